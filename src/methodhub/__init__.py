@@ -1,0 +1,1 @@
+"""MethodHub: a self-hosted hub, wire-compatible with the direct methods of Azure IoT Hub."""

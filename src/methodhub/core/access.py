@@ -1,0 +1,218 @@
+"""Who may do what: shared access policies, tokens, principals and the rights that a route demands."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Flag, auto
+
+from methodhub.core.errors import ErrorCode, HubError
+from methodhub.core.identity import Authentication
+
+CLOCK_SKEW = 300
+"""Seconds by which a peer's clock may differ (`wire/device.md` 5.1)."""
+
+
+class Right(Flag):
+    """A permission of a policy (`wire/service.md` 2.2)."""
+
+    REGISTRY_READ = auto()
+    REGISTRY_WRITE = auto()
+    SERVICE_CONNECT = auto()
+    DEVICE_CONNECT = auto()
+
+
+RIGHT_NAMES = {
+    Right.REGISTRY_READ: "RegistryRead",
+    Right.REGISTRY_WRITE: "RegistryWrite",
+    Right.SERVICE_CONNECT: "ServiceConnect",
+    Right.DEVICE_CONNECT: "DeviceConnect",
+}
+
+ALL_RIGHTS = Right.REGISTRY_READ | Right.REGISTRY_WRITE | Right.SERVICE_CONNECT | Right.DEVICE_CONNECT
+
+DEFAULT_POLICIES = {
+    "iothubowner": ALL_RIGHTS,
+    "service": Right.SERVICE_CONNECT,
+    "device": Right.DEVICE_CONNECT,
+    "registryRead": Right.REGISTRY_READ,
+    "registryReadWrite": Right.REGISTRY_READ | Right.REGISTRY_WRITE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A named pair of keys and the rights they give. Keys are base64 text."""
+
+    name: str
+    rights: Right
+    primary_key: str = field(repr=False)
+    secondary_key: str = field(repr=False)
+
+
+def generate_key() -> str:
+    """A new random key: base64 of 32 bytes."""
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def default_policies() -> list[Policy]:
+    return [Policy(name, rights, generate_key(), generate_key()) for name, rights in DEFAULT_POLICIES.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class SasToken:
+    """A parsed token. `signed_text` is the raw resource, a line feed and the expiry: what the signature covers."""
+
+    host: str
+    """Lower case, without a port."""
+    path: tuple[str, ...]
+    """Decoded segments behind the host."""
+    expiry: float
+    """Seconds since 1970, UTC."""
+    policy_name: str | None
+    signature: bytes = field(repr=False)
+    signed_text: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated back end: its rights, and the path below which they hold (empty: everywhere)."""
+
+    name: str
+    rights: Right
+    scope: tuple[str, ...] = ()
+
+
+ADMINISTRATOR = Principal("administrator", ALL_RIGHTS)
+"""Whoever may open the UNIX socket of the data directory."""
+
+
+class AuthenticationError(Exception):
+    """A credential that does not hold. The text is for the log and never contains the credential."""
+
+
+def sign(key: str, text: bytes) -> bytes:
+    """HMAC-SHA256 with a base64 key. Raises ValueError if the key is not base64."""
+    return hmac.digest(base64.b64decode(key, validate=True), text, hashlib.sha256)
+
+
+def check_token(token: SasToken, keys: Iterable[str], hub_names: frozenset[str], now: float) -> None:
+    """Raise AuthenticationError unless the token is meant for this hub, still valid and signed with one of the keys.
+
+    [HUB-sas-signature] over the raw resource text, in constant time; [HUB-clock-skew] five minutes.
+    """
+    if token.host not in hub_names:
+        raise AuthenticationError(f"the token is for the host {token.host!r}, which is none of this hub's names")
+    if token.expiry + CLOCK_SKEW < now:
+        raise AuthenticationError(f"the token expired {now - token.expiry:.0f} seconds ago")
+    matched = False
+    for key in keys:
+        try:
+            matched |= hmac.compare_digest(sign(key, token.signed_text), token.signature)
+        except (binascii.Error, ValueError):
+            continue
+    if not matched:
+        raise AuthenticationError("the signature matches neither the primary nor the secondary key")
+
+
+def is_within(scope: tuple[str, ...], path: tuple[str, ...]) -> bool:
+    """Whether `path` lies below `scope`, by whole segments; keywords in any case, ids exactly."""
+    if len(scope) > len(path):
+        return False
+    return all(
+        part.lower() == own.lower() if index % 2 == 0 else part == own
+        for index, (part, own) in enumerate(zip(scope, path, strict=False))
+    )
+
+
+class Policies:
+    """The hub's policies in memory, and a bounded cache of tokens that were verified against them."""
+
+    def __init__(self, hub_names: frozenset[str], cache_size: int = 10_000) -> None:
+        self.hub_names = hub_names
+        self._policies: dict[str, Policy] = {}
+        self._cache: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
+        self._cache_size = cache_size
+
+    def load(self, policies: Iterable[Policy]) -> None:
+        """Take these policies. What was verified against the former ones is forgotten."""
+        self._policies = {policy.name: policy for policy in policies}
+        self._cache.clear()
+
+    def all(self) -> list[Policy]:
+        return list(self._policies.values())
+
+    def get(self, name: str) -> Policy | None:
+        return self._policies.get(name)
+
+    def cached(self, text: bytes, now: float) -> Principal | None:
+        """The principal of a token text that was verified before and still holds."""
+        entry = self._cache.get(text)
+        if entry is None or entry[1] < now:
+            return None
+        return entry[0]
+
+    def authenticate(self, text: bytes, token: SasToken, now: float) -> Principal:
+        """The principal of a policy token. `text` is the header value it was parsed from.
+
+        Raises AuthenticationError.
+        """
+        policy = self.verify(token, now)
+        principal = Principal(policy.name, policy.rights, token.path)
+        self._cache[text] = (principal, token.expiry)
+        if len(self._cache) > self._cache_size:
+            self._cache.popitem(last=False)
+        return principal
+
+    def verify(self, token: SasToken, now: float) -> Policy:
+        """The policy that signed the token. Raises AuthenticationError."""
+        if token.policy_name is None:
+            raise AuthenticationError("the token names no policy (skn)")
+        policy = self._policies.get(token.policy_name)
+        if policy is None:
+            raise AuthenticationError(f"there is no policy {token.policy_name!r}")
+        check_token(token, (policy.primary_key, policy.secondary_key), self.hub_names, now)
+        return policy
+
+
+def unauthorized(reason: str) -> HubError:
+    """[HUB-unauthorized] The peer learns only that it may not; the reason is for the log."""
+    return HubError(ErrorCode.IotHubUnauthorizedAccess, "Unauthorized", reason=reason)
+
+
+def authorize(principal: Principal, right: Right, path: tuple[str, ...]) -> None:
+    """Raise 401002 unless the principal has the right for this path."""
+    if not principal.rights & right:
+        raise unauthorized(f"policy {principal.name!r} lacks the right {RIGHT_NAMES[right]}")
+    if principal.scope and not is_within(principal.scope, path):
+        raise unauthorized(f"the token of policy {principal.name!r} is scoped to /{'/'.join(principal.scope)}")
+
+
+def check_device_token(
+    token: SasToken,
+    path: tuple[str, ...],
+    authentication: Authentication,
+    policies: Policies,
+    now: float,
+) -> str | None:
+    """Raise AuthenticationError unless the token lets the identity at `path` connect.
+
+    Returns the name of the policy that vouched for it, or None where the identity's own key did.
+    """
+    if not is_within(token.path, path):
+        raise AuthenticationError(f"the token is scoped to /{'/'.join(token.path)}")
+    if token.policy_name is not None and policies.get(token.policy_name) is not None:
+        policy = policies.verify(token, now)
+        if not policy.rights & Right.DEVICE_CONNECT:
+            raise AuthenticationError(f"policy {policy.name!r} lacks the right DeviceConnect")
+        return policy.name
+    if not authentication.keys:
+        raise AuthenticationError("the identity has no keys")
+    check_token(token, authentication.keys, policies.hub_names, now)
+    return None

@@ -1,0 +1,173 @@
+"""The ports: what the domain needs from the outside. Each has at least two implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from methodhub.core.access import Policy
+from methodhub.core.calls import MethodRequest, Outcome, Settle
+from methodhub.core.identity import Identity, Target
+
+
+class CloseReason(StrEnum):
+    """Why the hub ends a device's connection; told to the log, not to the device."""
+
+    TAKEN_OVER = "the same identity connected again"
+    DELETED = "the identity was deleted"
+    DISABLED = "the identity was disabled"
+    CREDENTIALS_CHANGED = "its key, thumbprint or policy was changed"
+    TOKEN_EXPIRED = "its token expired"  # noqa: S105
+    KEEP_ALIVE = "nothing was heard for one and a half keep-alive intervals"
+    PROTOCOL_ERROR = "it broke the protocol"
+    SLOW_READER = "it does not read what it is sent"
+    STOPPING = "the hub stops"
+
+
+class DeviceConnection(Protocol):
+    """A live, authenticated connection of one target."""
+
+    target: Target
+
+    def accepts(self, method_name: str) -> bool:
+        """Whether the device has subscribed to this method."""
+        ...
+
+    def unsent_bytes(self) -> int:
+        """Bytes written and not yet taken by the device."""
+        ...
+
+    def deliver(self, rid: int, request: MethodRequest) -> None:
+        """Hand the request to the device. Never raises: a connection that breaks ends through its own end."""
+        ...
+
+    def close(self, reason: CloseReason) -> None: ...
+
+
+class Handed(Protocol):
+    """A call on its way; `cancel` forgets it because its caller went away."""
+
+    def cancel(self) -> None: ...
+
+
+class NotClaimed:
+    """Nobody has claimed the target, or the claimant is not subscribed to the method: not delivered."""
+
+
+NOT_CLAIMED = NotClaimed()
+
+Answer = Callable[[MethodRequest, Settle], Handed | NotClaimed]
+"""A claimant's way to take a call: hands it to the device at once or says that it does not."""
+
+
+class Claim(Protocol):
+    def renew(self) -> None:
+        """The target takes more methods than before: wake who waits for it."""
+        ...
+
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRevoked:
+    """An identity was deleted, disabled or got other credentials: whoever holds something of it lets go."""
+
+    target: Target
+    reason: CloseReason
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    name: str
+
+
+Event = TargetRevoked | PolicyChanged
+
+
+class Bus(Protocol):
+    """Finds the claimant of a target, on this node or another, and spreads events to all nodes."""
+
+    async def claim(self, target: Target, answer: Answer) -> Claim:
+        """Hold the target. When this returns, every node's calls find it."""
+        ...
+
+    def call(
+        self,
+        target: Target,
+        request: MethodRequest,
+        settle: Callable[[Outcome | NotClaimed], None],
+    ) -> Handed | None:
+        """Hand the request to the claimant. `settle` is called once: with the outcome, or with NOT_CLAIMED."""
+        ...
+
+    def wait_claimed(self, target: Target, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` at each claim (or renewal) of the target from now on, until the returned function is called."""
+        ...
+
+    def publish(self, event: Event) -> None: ...
+
+    def subscribe(self, receive: Callable[[Event], None]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What outlives a connection with CleanSession=0: the granted filters and their QoS."""
+
+    subscriptions: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRecord:
+    """Whether a target is connected, since when, and when it was last heard (seconds since 1970, UTC)."""
+
+    target: Target
+    connected: bool
+    updated_time: float
+    last_activity_time: float
+
+
+class IdentityStore(Protocol):
+    """Rows of identities. Each method is one transaction; none decides meaning."""
+
+    async def get(self, target: Target) -> Identity | None: ...
+
+    async def insert(self, identity: Identity) -> bool:
+        """False if the target exists. A module whose device does not exist is a caller's error."""
+        ...
+
+    async def replace(self, identity: Identity, if_etag: str | None) -> bool:
+        """Write everything but the connection's state. False if the row is gone or has another etag than `if_etag`."""
+        ...
+
+    async def delete(self, target: Target, if_etag: str | None) -> list[Target] | None:
+        """Delete the identity, with a device its modules, and their sessions. The targets that went, or None if the
+        row is not there or has another etag."""
+        ...
+
+    async def page_devices(self, after: str, limit: int) -> list[Identity]:
+        """Devices in the order of their ids, after the id `after` (empty: from the first)."""
+        ...
+
+    async def modules(self, device_id: str) -> list[Identity]: ...
+
+    async def record_connections(self, records: Iterable[ConnectionRecord]) -> None: ...
+
+    async def disconnect_all(self, now: float) -> None:
+        """After a start: whoever is recorded as connected is so no more."""
+        ...
+
+
+class HubStore(Protocol):
+    """The hub's own rows: policies and device sessions."""
+
+    async def policies(self) -> list[Policy]: ...
+
+    async def insert_policies(self, policies: Iterable[Policy]) -> None: ...
+
+    async def session(self, target: Target, generation_id: str) -> Session | None: ...
+
+    async def save_session(self, target: Target, generation_id: str, session: Session) -> None: ...
+
+    async def delete_session(self, target: Target) -> None: ...
