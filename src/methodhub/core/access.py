@@ -71,8 +71,8 @@ class SasToken:
 
     host: str
     """Lower case, without a port."""
-    path: tuple[str, ...]
-    """Decoded segments behind the host."""
+    paths: tuple[tuple[str, ...], ...]
+    """The readings of the segments behind the host: decoded once and, where that differs, twice."""
     expiry: float
     """Seconds since 1970, UTC."""
     policy_name: str | None
@@ -82,11 +82,11 @@ class SasToken:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated back end: its rights, and the path below which they hold (empty: everywhere)."""
+    """An authenticated back end: its rights, and the paths below which they hold (empty path: everywhere)."""
 
     name: str
     rights: Right
-    scope: tuple[str, ...] = ()
+    scopes: tuple[tuple[str, ...], ...] = ((),)
 
 
 ADMINISTRATOR = Principal("administrator", ALL_RIGHTS)
@@ -102,8 +102,9 @@ def sign(key: str, text: bytes) -> bytes:
     return hmac.digest(base64.b64decode(key, validate=True), text, hashlib.sha256)
 
 
-def check_token(token: SasToken, keys: Iterable[str], hub_names: frozenset[str], now: float) -> None:
-    """Raise AuthenticationError unless the token is meant for this hub, still valid and signed with one of the keys.
+def check_token(token: SasToken, keys: Iterable[str], hub_names: frozenset[str], now: float) -> str:
+    """The one of the keys that signed the token. Raises AuthenticationError unless the token is meant for this hub,
+    still valid and signed with one of them.
 
     [HUB-sas-signature] over the raw resource text, in constant time; [HUB-clock-skew] five minutes.
     """
@@ -111,14 +112,17 @@ def check_token(token: SasToken, keys: Iterable[str], hub_names: frozenset[str],
         raise AuthenticationError(f"the token is for the host {token.host!r}, which is none of this hub's names")
     if token.expiry + CLOCK_SKEW < now:
         raise AuthenticationError(f"the token expired {now - token.expiry:.0f} seconds ago")
-    matched = False
+    matched = None
     for key in keys:
         try:
-            matched |= hmac.compare_digest(sign(key, token.signed_text), token.signature)
+            signed = sign(key, token.signed_text)
         except (binascii.Error, ValueError):
             continue
-    if not matched:
+        if hmac.compare_digest(signed, token.signature):
+            matched = key
+    if matched is None:
         raise AuthenticationError("the signature matches neither the primary nor the secondary key")
+    return matched
 
 
 def is_within(scope: tuple[str, ...], path: tuple[str, ...]) -> bool:
@@ -129,6 +133,10 @@ def is_within(scope: tuple[str, ...], path: tuple[str, ...]) -> bool:
         part.lower() == own.lower() if index % 2 == 0 else part == own
         for index, (part, own) in enumerate(zip(scope, path, strict=False))
     )
+
+
+def is_within_any(scopes: Iterable[tuple[str, ...]], path: tuple[str, ...]) -> bool:
+    return any(is_within(scope, path) for scope in scopes)
 
 
 class Policies:
@@ -163,22 +171,21 @@ class Policies:
 
         Raises AuthenticationError.
         """
-        policy = self.verify(token, now)
-        principal = Principal(policy.name, policy.rights, token.path)
+        policy, _ = self.verify(token, now)
+        principal = Principal(policy.name, policy.rights, token.paths)
         self._cache[text] = (principal, token.expiry)
         if len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return principal
 
-    def verify(self, token: SasToken, now: float) -> Policy:
-        """The policy that signed the token. Raises AuthenticationError."""
+    def verify(self, token: SasToken, now: float) -> tuple[Policy, str]:
+        """The policy that signed the token, and its key that did. Raises AuthenticationError."""
         if token.policy_name is None:
             raise AuthenticationError("the token names no policy (skn)")
         policy = self._policies.get(token.policy_name)
         if policy is None:
             raise AuthenticationError(f"there is no policy {token.policy_name!r}")
-        check_token(token, (policy.primary_key, policy.secondary_key), self.hub_names, now)
-        return policy
+        return policy, check_token(token, (policy.primary_key, policy.secondary_key), self.hub_names, now)
 
 
 def unauthorized(reason: str) -> HubError:
@@ -190,8 +197,16 @@ def authorize(principal: Principal, right: Right, path: tuple[str, ...]) -> None
     """Raise 401002 unless the principal has the right for this path."""
     if not principal.rights & right:
         raise unauthorized(f"policy {principal.name!r} lacks the right {RIGHT_NAMES[right]}")
-    if principal.scope and not is_within(principal.scope, path):
-        raise unauthorized(f"the token of policy {principal.name!r} is scoped to /{'/'.join(principal.scope)}")
+    if not is_within_any(principal.scopes, path):
+        raise unauthorized(f"the token of policy {principal.name!r} is scoped to /{'/'.join(principal.scopes[0])}")
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What let a device connect: a key of its own, or a key of the policy named here."""
+
+    policy_name: str | None
+    key: str = field(repr=False)
 
 
 def check_device_token(
@@ -200,19 +215,23 @@ def check_device_token(
     authentication: Authentication,
     policies: Policies,
     now: float,
-) -> str | None:
-    """Raise AuthenticationError unless the token lets the identity at `path` connect.
-
-    Returns the name of the policy that vouched for it, or None where the identity's own key did.
-    """
-    if not is_within(token.path, path):
-        raise AuthenticationError(f"the token is scoped to /{'/'.join(token.path)}")
+) -> Credential:
+    """The credential by which the token lets the identity at `path` connect. Raises AuthenticationError."""
+    if not is_within_any(token.paths, path):
+        raise AuthenticationError(f"the token is scoped to /{'/'.join(token.paths[0])}")
     if token.policy_name is not None and policies.get(token.policy_name) is not None:
-        policy = policies.verify(token, now)
+        policy, key = policies.verify(token, now)
         if not policy.rights & Right.DEVICE_CONNECT:
             raise AuthenticationError(f"policy {policy.name!r} lacks the right DeviceConnect")
-        return policy.name
+        return Credential(policy.name, key)
     if not authentication.keys:
         raise AuthenticationError("the identity has no keys")
-    check_token(token, authentication.keys, policies.hub_names, now)
-    return None
+    return Credential(None, check_token(token, authentication.keys, policies.hub_names, now))
+
+
+def is_still_valid(credential: Credential, authentication: Authentication, policies: Policies) -> bool:
+    """Whether a credential that let a device connect would still do so."""
+    if credential.policy_name is None:
+        return credential.key in authentication.keys
+    policy = policies.get(credential.policy_name)
+    return policy is not None and credential.key in {policy.primary_key, policy.secondary_key}

@@ -58,8 +58,8 @@ class NotClaimed:
 
 NOT_CLAIMED = NotClaimed()
 
-Answer = Callable[[MethodRequest, Settle], Handed | NotClaimed]
-"""A claimant's way to take a call: hands it to the device at once or says that it does not."""
+Answer = Callable[[MethodRequest, Settle], Handed | NotClaimed | None]
+"""A claimant's way to take a call: hands it to the device at once, settles it with an error (None), or declines."""
 
 
 class Claim(Protocol):

@@ -1,0 +1,1 @@
+"""The bus finds who holds a target: within one process here, across many elsewhere."""

@@ -1,0 +1,161 @@
+"""The live connection of each target: attached when it has authenticated, claimed when it takes methods, replaced by
+a newer one, and gone with its open calls."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from methodhub.core.access import Credential
+from methodhub.core.calls import RID_START_LIMIT, MethodRequest, MethodResult, PendingCalls, Settle
+from methodhub.core.clock import Clock
+from methodhub.core.deadlines import TICK, Deadlines
+from methodhub.core.errors import ErrorCode, HubError
+from methodhub.core.identity import Identity, Target
+from methodhub.core.ports import NOT_CLAIMED, Bus, Claim, CloseReason, DeviceConnection, Handed, NotClaimed
+from methodhub.metrics import Metrics
+
+EARLY = 1.5 * TICK
+"""Seconds by which timers end before their nominal time: with the tick, 50 to 250 ms. Some callers give up exactly
+then (`wire/service.md` 1.8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLimits:
+    open_calls: int = 1_000
+    unsent_bytes: int = 16 * 1024 * 1024
+
+
+def connection_closed() -> HubError:
+    return HubError(
+        ErrorCode.DeviceConnectionClosedRemotely, "The device's connection was closed before it answered the call."
+    )
+
+
+def connection_replaced() -> HubError:
+    return HubError(
+        ErrorCode.ConnectionForcefullyClosedOnNewConnection,
+        "The device connected again before it answered the call, which closed the connection that had received it.",
+    )
+
+
+class Attachment:
+    """One authenticated connection of a target, and the ledger of the calls it was handed."""
+
+    __slots__ = ("_claim", "_table", "connection", "credential", "ended", "heard", "pending", "since", "target")
+
+    def __init__(
+        self, table: ConnectionTable, connection: DeviceConnection, identity: Identity, credential: Credential
+    ) -> None:
+        self._table = table
+        self.connection = connection
+        self.target = identity.target
+        self.credential = credential
+        self.since = table.clock.wall()
+        self.heard = table.clock.monotonic()
+        """When the device was last heard, in seconds of the monotonic clock."""
+        self.pending = PendingCalls(secrets.randbelow(RID_START_LIMIT), table.deadlines)
+        self._claim: Claim | None = None
+        self.ended = False
+
+    async def claim(self) -> None:
+        """Tell the bus that the target takes methods; or, claimed already, that it takes more of them."""
+        if self._claim is not None:
+            self._claim.renew()
+            return
+        claim = await self._table.bus.claim(self.target, self.answer)
+        if self.ended:
+            claim.release()
+        else:
+            self._claim = claim
+
+    def answer(self, request: MethodRequest, settle: Settle) -> Handed | NotClaimed | None:
+        """Hand a call to the device, unless it has gone or is not subscribed to the method."""
+        connection = self.connection
+        if self.ended or not connection.accepts(request.method_name):
+            return NOT_CLAIMED
+        table = self._table
+        unsent = connection.unsent_bytes()
+        if len(self.pending) >= table.limits.open_calls or (
+            unsent and unsent + len(request.payload or b"") > table.limits.unsent_bytes
+        ):
+            settle(self._too_many(unsent))
+            return None
+        due = table.clock.monotonic() + request.response_timeout - EARLY
+        call = self.pending.open(request.response_timeout, due, settle)
+        connection.deliver(call.rid, request)
+        return call
+
+    def settle(self, rid: int, outcome: MethodResult | HubError) -> None:
+        """Take the device's answer. [HUB-late-answer] One that no call waits for is counted and dropped."""
+        if not self.pending.settle(rid, outcome):
+            self._table.metrics.late_answers += 1
+
+    def end(self, error: Callable[[], HubError] = connection_closed) -> None:
+        """The connection is over: release the claim, fail what was open. Does nothing the second time."""
+        if self.ended:
+            return
+        self.ended = True
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
+        self._table.forget(self)
+        self.pending.fail_all(error)
+
+    def _too_many(self, unsent: int) -> HubError:
+        limits = self._table.limits
+        return HubError(
+            ErrorCode.DeviceMaximumInflightMethodExceeded,
+            f"The device has {len(self.pending)} unanswered calls of at most {limits.open_calls} and {unsent} unread "
+            f"bytes of at most {limits.unsent_bytes}.",
+        )
+
+
+class ConnectionTable:
+    def __init__(self, bus: Bus, deadlines: Deadlines, clock: Clock, limits: DeviceLimits, metrics: Metrics) -> None:
+        self.bus = bus
+        self.deadlines = deadlines
+        self.clock = clock
+        self.limits = limits
+        self.metrics = metrics
+        self._attachments: dict[Target, Attachment] = {}
+        self.on_change: Callable[[Attachment, bool], None] = lambda attachment, connected: None
+        """Told of each attachment that begins or ends; the registry writes it behind."""
+
+    def __len__(self) -> int:
+        return len(self._attachments)
+
+    def __iter__(self) -> Iterator[Attachment]:
+        return iter(list(self._attachments.values()))
+
+    def get(self, target: Target) -> Attachment | None:
+        return self._attachments.get(target)
+
+    def attach(self, connection: DeviceConnection, identity: Identity, credential: Credential) -> Attachment:
+        """Make this the target's connection. [HUB-takeover] The older one is closed now, not before: only whoever has
+        authenticated may push another out."""
+        attachment = Attachment(self, connection, identity, credential)
+        older = self._attachments.get(attachment.target)
+        self._attachments[attachment.target] = attachment
+        self.on_change(attachment, True)
+        if older is not None:
+            older.end(connection_replaced)
+            older.connection.close(CloseReason.TAKEN_OVER)
+        return attachment
+
+    def forget(self, attachment: Attachment) -> None:
+        """[HUB-takeover] The end of an older connection never erases the presence of the newer one."""
+        if self._attachments.get(attachment.target) is attachment:
+            del self._attachments[attachment.target]
+            self.on_change(attachment, False)
+
+    def close(self, target: Target, reason: CloseReason) -> None:
+        attachment = self._attachments.get(target)
+        if attachment is not None:
+            attachment.end()
+            attachment.connection.close(reason)
+
+    def close_all(self, reason: CloseReason) -> None:
+        for attachment in self:
+            self.close(attachment.target, reason)

@@ -1,0 +1,66 @@
+"""Which targets are connected, as the registry tells it: true when read, written behind in batches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from methodhub.core.clock import Clock
+from methodhub.core.connections import Attachment, ConnectionTable
+from methodhub.core.identity import Identity, Target
+from methodhub.core.ports import ConnectionRecord, IdentityStore
+
+log = structlog.get_logger()
+
+WRITE_INTERVAL = 1.0
+"""Seconds between two writes."""
+
+
+class Presence:
+    def __init__(self, table: ConnectionTable, store: IdentityStore, clock: Clock) -> None:
+        self._table = table
+        self._store = store
+        self._clock = clock
+        self._unwritten: dict[Target, ConnectionRecord] = {}
+
+    def changed(self, attachment: Attachment, connected: bool) -> None:
+        """An attachment began or ended."""
+        now = self._clock.wall()
+        self._unwritten[attachment.target] = ConnectionRecord(
+            attachment.target, connected, now, now if connected else self._last_activity(attachment)
+        )
+
+    def _last_activity(self, attachment: Attachment) -> float:
+        return self._clock.wall() - (self._clock.monotonic() - attachment.heard)
+
+    def overlay(self, identity: Identity) -> Identity:
+        """The identity with its connection as it is at this moment."""
+        attachment = self._table.get(identity.target)
+        if attachment is not None:
+            return replace(
+                identity,
+                connected=True,
+                connection_updated_time=attachment.since,
+                last_activity_time=self._last_activity(attachment),
+            )
+        record = self._unwritten.get(identity.target)
+        if record is not None:
+            return replace(
+                identity,
+                connected=False,
+                connection_updated_time=record.updated_time,
+                last_activity_time=record.last_activity_time,
+            )
+        return replace(identity, connected=False)
+
+    async def write(self) -> None:
+        """Write what has changed since the last time. After a failure it is kept for the next one."""
+        batch, self._unwritten = self._unwritten, {}
+        if not batch:
+            return
+        try:
+            await self._store.record_connections(batch.values())
+        except Exception:
+            log.exception("connection states were not written; trying again")
+            self._unwritten = {**batch, **self._unwritten}

@@ -1,0 +1,191 @@
+"""User names, topics and filters of the MQTT dialect (`wire/device.md` 1)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+from urllib.parse import unquote
+
+from methodhub.core.calls import RID_START_LIMIT
+from methodhub.core.identity import ID_PATTERN, Target
+
+METHOD_FILTER_ROOT = "$iothub/methods/POST/"
+ALL_METHODS = "$iothub/methods/POST/#"
+TWIN_RESPONSES = "$iothub/twin/res/#"
+MAX_SUBSCRIPTIONS = 50
+"""Filters of one session. The documents say 5 and do not enforce it; a bound there must be."""
+
+_RESPONSE_PREFIX = "$iothub/methods/res/"
+_TWIN_GET_PREFIX = "$iothub/twin/GET/"
+_TWIN_PATCH_PREFIX = "$iothub/twin/PATCH/properties/reported/"
+
+
+class ConnectReturnCode:
+    """The CONNACK codes of `wire/device.md` 1.5: 5 for a wrong credential, 3 for come back later (and disabled)."""
+
+    ACCEPTED = 0
+    UNACCEPTABLE_PROTOCOL_LEVEL = 1
+    IDENTIFIER_REJECTED = 2
+    SERVER_UNAVAILABLE = 3
+    NOT_AUTHORIZED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class UserName:
+    """What a CONNECT's user name says: the hub's name (lower case) and who connects."""
+
+    host: str
+    target: Target
+
+
+def parse_user_name(text: str) -> UserName:
+    """`host/device[/module]/[?]api-version=...`; unknown properties are ignored. Raises ValueError."""
+    host, *rest = text.split("/")
+    # The last segment holds the properties, with or without '?'; some clients omit it, some write "a/b" in it.
+    for index, segment in enumerate(rest):
+        if segment.startswith("?") or (index > 0 and _is_properties(segment)):
+            rest = rest[:index]
+            break
+    ids = [segment for segment in rest if segment]
+    if not host or not 1 <= len(ids) <= 2 or not all(ID_PATTERN.fullmatch(part) for part in ids):
+        raise ValueError("the user name is not host/deviceId[/moduleId]/?api-version=...")
+    host = host.rsplit(":", 1)[0] if host.count(":") == 1 else host
+    return UserName(host.lower(), Target(*ids))
+
+
+def _is_properties(segment: str) -> bool:
+    return segment.lower().startswith(("api-version=", "deviceclienttype=", "model-id=", "auth-chain="))
+
+
+def client_id_of(target: Target) -> str:
+    return str(target)
+
+
+# --- what a device subscribes to ---------------------------------------------------------------------------------
+
+
+def is_known_filter(topic_filter: str, target: Target) -> bool:
+    """Whether the hub grants this filter; it closes the connection on any other (`wire/device.md` 1.8)."""
+    if topic_filter.startswith(METHOD_FILTER_ROOT):
+        return True
+    if topic_filter in {
+        "$iothub/twin/res/#",
+        "$iothub/twin/PATCH/properties/desired/#",
+    }:
+        return True
+    root = f"devices/{target.device_id}/"
+    if target.module_id:
+        root += f"modules/{target.module_id}/"
+        return topic_filter in {f"{root}#", f"{root}inputs/#", f"{root}messages/devicebound/#"}
+    return topic_filter == f"{root}messages/devicebound/#"
+
+
+def is_method_filter(topic_filter: str) -> bool:
+    return topic_filter.startswith(METHOD_FILTER_ROOT)
+
+
+def filter_takes_method(topic_filter: str, method_name: str) -> bool:
+    """Whether a filter below `$iothub/methods/POST/` matches the topic of a call to this method, whatever its rid.
+
+    [MQTT-4.7.1-2] `#` also matches its parent level, [MQTT-4.7.1-3] `+` exactly one level. The rid is not known
+    before the call, so a last level is matched only by a wildcard.
+    """
+    wanted = topic_filter[len(METHOD_FILTER_ROOT) :].split("/")
+    if wanted[0] == "#":
+        return True
+    if wanted[0] not in {"+", method_name} or len(wanted) != 2:
+        return False
+    return wanted[1] in {"#", "+"}
+
+
+# --- what the hub sends ------------------------------------------------------------------------------------------
+
+
+def method_topic(method_name: str, rid: int) -> bytes:
+    """[HUB-rid] lower-case hexadecimal, the only parameter, nothing behind it."""
+    return f"$iothub/methods/POST/{method_name}/?$rid={rid:x}".encode()
+
+
+def twin_response_topic(status: int, rid: str, version: int | None = None) -> bytes:
+    text = f"$iothub/twin/res/{status}/?$rid={rid}"
+    return (text if version is None else f"{text}&$version={version}").encode()
+
+
+# --- what a device publishes -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MethodAnswer:
+    """An answer to a call. `status` is None where the topic holds no 32-bit integer; `rid` None where it has none."""
+
+    status: int | None
+    rid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TwinGet:
+    rid: str
+
+
+@dataclass(frozen=True, slots=True)
+class TwinPatch:
+    rid: str
+
+
+class Other(Enum):
+    TELEMETRY = auto()
+    FOREIGN = auto()
+    """A topic that is no business of this identity: the connection is closed."""
+
+
+_FAST_ANSWER = re.compile(r"\$iothub/methods/res/(-?[0-9]{1,10})/\?\$rid=([0-9a-fA-F]{1,8})")
+_STATUS = re.compile(r"[+-]?[0-9]{1,10}")
+_RID = re.compile(r"[0-9a-fA-F]{1,8}")
+
+Published = MethodAnswer | TwinGet | TwinPatch | Other
+
+
+def parse_topic(topic: str, target: Target) -> Published:
+    """What a PUBLISH of this identity to `topic` means."""
+    match = _FAST_ANSWER.fullmatch(topic)
+    if match is not None:
+        return MethodAnswer(_status(match[1]), int(match[2], 16))
+    lower = topic.lower()
+    if lower.startswith(_RESPONSE_PREFIX):
+        return _parse_answer(topic[len(_RESPONSE_PREFIX) :])
+    if lower.startswith(_TWIN_GET_PREFIX.lower()):
+        return TwinGet(_rid_text(topic[len(_TWIN_GET_PREFIX) :]))
+    if lower.startswith(_TWIN_PATCH_PREFIX.lower()):
+        return TwinPatch(_rid_text(topic[len(_TWIN_PATCH_PREFIX) :]))
+    root = f"devices/{target.device_id}/"
+    if target.module_id:
+        root += f"modules/{target.module_id}/"
+    if topic.startswith(f"{root}messages/events"):
+        return Other.TELEMETRY
+    return Other.FOREIGN
+
+
+def _parse_answer(rest: str) -> MethodAnswer:
+    status, _, query = rest.partition("/") if "/" in rest else rest.partition("?")
+    rid = _rid_text(query)
+    return MethodAnswer(_status(status), int(rid, 16) if _RID.fullmatch(rid) else None)
+
+
+def _status(text: str) -> int | None:
+    """[HUB-answer-status] A 32-bit integer or nothing."""
+    if not _STATUS.fullmatch(text):
+        return None
+    value = int(text)
+    return value if -(2**31) <= value < 2**31 else None
+
+
+def _rid_text(query: str) -> str:
+    for pair in query.lstrip("/?").split("&"):
+        name, _, value = pair.partition("=")
+        if unquote(name).lower() == "$rid":
+            return unquote(value)
+    return ""
+
+
+assert RID_START_LIMIT <= 16**8

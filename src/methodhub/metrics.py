@@ -1,0 +1,73 @@
+"""What the hub counts. Plain integers on the hot path; rendered for Prometheus only when somebody asks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import CollectorRegistry
+
+LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Upper bounds of the latency histogram, in seconds."""
+
+
+class Metrics:
+    """Counters of one hub. Written directly by whoever counts."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+        """Ended calls by outcome: `ok`, `cancelled` or the name of an error code."""
+        self.latency_buckets = [0] * (len(LATENCY_BOUNDS) + 1)
+        self.latency_sum = 0.0
+        self.late_answers = 0
+        self.invalid_answers = 0
+        self.telemetry_messages = 0
+        self.twin_requests = 0
+        self.connects_refused: dict[int, int] = {}
+        """Refused CONNECTs by return code."""
+        self.protocol_errors = 0
+        self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        """Name -> (help, reader) of values that others own."""
+
+    def call_ended(self, outcome: str, seconds: float) -> None:
+        self.calls[outcome] = self.calls.get(outcome, 0) + 1
+        self.latency_sum += seconds
+        self.latency_buckets[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+
+    def exposition(self) -> bytes:
+        """All metrics in the Prometheus text format."""
+        registry = CollectorRegistry()
+        registry.register(self)
+        return generate_latest(registry)
+
+    def collect(self) -> Iterable[Metric]:
+        calls = CounterMetricFamily("methodhub_calls", "Ended method calls by outcome", labels=["outcome"])
+        for outcome, count in self.calls.items():
+            calls.add_metric([outcome], count)
+        yield calls
+        yield self._latency()
+        refused = CounterMetricFamily("methodhub_connects_refused", "Refused CONNECTs by code", labels=["code"])
+        for code, count in self.connects_refused.items():
+            refused.add_metric([str(code)], count)
+        yield refused
+        for name, text, value in (
+            ("late_answers", "Answers that no call waited for", self.late_answers),
+            ("invalid_answers", "Answers that were no valid result", self.invalid_answers),
+            ("telemetry_messages", "Telemetry messages, acknowledged and dropped", self.telemetry_messages),
+            ("twin_requests", "Twin requests of devices", self.twin_requests),
+            ("protocol_errors", "Device connections closed for breaking the protocol", self.protocol_errors),
+        ):
+            yield CounterMetricFamily(f"methodhub_{name}", text, value=value)
+        for name, (text, read) in self.gauges.items():
+            yield GaugeMetricFamily(f"methodhub_{name}", text, value=read())
+
+    def _latency(self) -> Metric:
+        total, buckets = 0, []
+        for bound, count in zip((*map(str, LATENCY_BOUNDS), "+Inf"), self.latency_buckets, strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        return HistogramMetricFamily(
+            "methodhub_call_seconds", "Duration of ended method calls", buckets=buckets, sum_value=self.latency_sum
+        )
