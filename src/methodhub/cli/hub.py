@@ -1,0 +1,149 @@
+"""One way to the hub's HTTP for every verb: the UNIX socket of the running hub, else the data itself.
+
+Knows no verb.
+"""
+
+# ruff: noqa: PLC0415 - slow imports stay inside the verbs that need them, so that --help is quick
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from methodhub.cli.exit_codes import ExitCode, Failure, refused
+from methodhub.core.errors import ErrorCode
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+API_VERSION = "2021-04-12"
+_ORIGIN = "http://localhost"
+_CONNECT_SECONDS = 10
+
+
+def escape(segment: str) -> str:
+    """A path segment, encoded whole; dots too where they are all of it, or a client would resolve them."""
+    return quote(segment, safe="") if segment.strip(".") else segment.replace(".", "%2E")
+
+
+class Hub:
+    """The hub as a verb sees it. Every method raises Failure where the hub says no."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def send(
+        self, method: str, *path: str, content: bytes | None = None, etag: str | None = None, **query: str
+    ) -> bytes:
+        """The body of the answer. `path` holds unescaped segments; `etag` goes into If-Match."""
+        import httpx
+
+        headers = {"Content-Type": "application/json; charset=utf-8"} if content is not None else {}
+        if etag is not None:
+            headers["If-Match"] = f'"{etag}"'
+        try:
+            response = await self._client.request(
+                method,
+                f"{_ORIGIN}/{'/'.join(map(escape, path))}",
+                params={"api-version": API_VERSION, **query},
+                content=content,
+                headers=headers,
+            )
+        except httpx.TransportError as error:
+            raise Failure(
+                ExitCode.NO_HUB,
+                f"the hub ended before it answered ({type(error).__name__}); it may have acted",
+            ) from None
+        if not response.is_success:
+            raise _failure(response)
+        return response.content
+
+    async def call(self, method: str, *path: str, body: object = None, etag: str | None = None, **query: str) -> Any:
+        """The same with JSON in and out."""
+        content = None if body is None else json.dumps(body).encode()
+        answer = await self.send(method, *path, content=content, etag=etag, **query)
+        return json.loads(answer) if answer else None
+
+
+def _failure(response: httpx.Response) -> Failure:
+    """What an error answer says, in either of the two formats (`wire/service.md` 1.7)."""
+    name = response.headers.get("iothub-errorcode", "")
+    try:
+        message = str(response.json()["Message"])
+    except (ValueError, KeyError, TypeError):
+        message = response.reason_phrase
+    try:
+        message = str(json.loads(message)["message"])
+    except (ValueError, KeyError, TypeError):
+        if message.startswith("ErrorCode:"):
+            message = message.partition(";")[2]
+    if name not in ErrorCode.__members__:
+        return Failure(ExitCode.REFUSED, f"the hub answered {response.status_code}: {message}")
+    return refused(ErrorCode[name], message)
+
+
+def _is_running(socket_path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_CONNECT_SECONDS)
+        try:
+            probe.connect(str(socket_path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            raise Failure(
+                ExitCode.NO_HUB,
+                f"cannot open {socket_path}: {error.strerror or error}; run this as the user who runs the hub",
+            ) from None
+    return True
+
+
+def run(data_dir: Path, work: Callable[[Hub], Awaitable[T]], *, demand_running: bool = False) -> T:
+    """Do `work` on the hub of this directory. Without a running hub it works on the data, unless that makes no sense.
+
+    Raises Failure.
+    """
+    import asyncio
+
+    from methodhub.config import SOCKET_NAME
+
+    socket_path = data_dir / SOCKET_NAME
+    running = _is_running(socket_path)
+    if demand_running and not running:
+        raise Failure(
+            ExitCode.NO_HUB, f"no hub is running on {data_dir}; start one: methodhub serve --data-dir {data_dir}"
+        )
+    return asyncio.run(_on_socket(socket_path, work) if running else _on_data(data_dir, work))
+
+
+async def _on_socket(socket_path: Path, work: Callable[[Hub], Awaitable[T]]) -> T:
+    import httpx
+
+    # Calls may rightly wait for minutes; the hub ends each of them, so only connecting has a limit here.
+    client = httpx.AsyncClient(
+        transport=httpx.AsyncHTTPTransport(uds=str(socket_path)),
+        timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
+        trust_env=False,
+    )
+    async with client:
+        return await work(Hub(client))
+
+
+async def _on_data(data_dir: Path, work: Callable[[Hub], Awaitable[T]]) -> T:
+    import httpx
+
+    from methodhub.server import StartError, offline_api
+
+    try:
+        async with (
+            offline_api(data_dir) as app,
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), trust_env=False) as client,
+        ):
+            return await work(Hub(client))
+    except StartError as error:
+        raise Failure(ExitCode.NO_HUB, str(error)) from None
