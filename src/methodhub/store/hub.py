@@ -1,0 +1,102 @@
+"""The hub's own rows in a database: policies and device sessions. Decides nothing about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Text, bindparam, delete, select
+
+from methodhub.core.access import RIGHT_NAMES, Policy, Right
+from methodhub.core.identity import Target
+from methodhub.core.ports import Session
+from methodhub.store.database import Database
+from methodhub.store.identities import key
+from methodhub.store.tables import device_sessions, identities, policies
+
+RIGHTS = {name: right for right, name in RIGHT_NAMES.items()}
+
+POLICIES = select(policies).order_by(policies.c.name)
+SESSION_KEY = (
+    device_sessions.c.device_id == bindparam("device"),
+    device_sessions.c.module_id == bindparam("module"),
+)
+SESSION = select(device_sessions.c.subscriptions).where(
+    *SESSION_KEY, device_sessions.c.generation_id == bindparam("generation")
+)
+DELETE_SESSION = delete(device_sessions).where(*SESSION_KEY)
+NEW_SESSION = select(
+    identities.c.device_id,
+    identities.c.module_id,
+    identities.c.generation_id,
+    bindparam("subscriptions", type_=Text),
+).where(
+    identities.c.device_id == bindparam("device"),
+    identities.c.module_id == bindparam("module"),
+    identities.c.generation_id == bindparam("generation"),
+)
+
+
+class SqlHubStore:
+    """The port `HubStore` on a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._insert_policy = database.insert(policies).on_conflict_do_nothing()
+        save = database.insert(device_sessions).from_select(list(device_sessions.c.keys()), NEW_SESSION)
+        self._save_session = save.on_conflict_do_update(
+            index_elements=["device_id", "module_id"],
+            set_={
+                "generation_id": save.excluded.generation_id,
+                "subscriptions": save.excluded.subscriptions,
+            },
+        )
+
+    async def policies(self) -> list[Policy]:
+        """In the order of their names."""
+        return [
+            Policy(row.name, rights_of(row.rights), row.primary_key, row.secondary_key)
+            for row in await self._database.rows(POLICIES, {})
+        ]
+
+    async def insert_policies(self, policies: Iterable[Policy]) -> None:
+        """A policy whose name is there stays as it is."""
+        rows = [policy_row(policy) for policy in policies]
+        if rows:
+            await self._database.execute(self._insert_policy, rows)
+
+    async def session(self, target: Target, generation_id: str) -> Session | None:
+        """[HUB-session] None for a session of another generation: it ended with the identity it was of."""
+        rows = await self._database.rows(SESSION, key(target) | {"generation": generation_id})
+        return Session(subscriptions_of(rows[0].subscriptions)) if rows else None
+
+    async def save_session(self, target: Target, generation_id: str, session: Session) -> None:
+        """Without effect if no identity has this generation: the session would outlive it."""
+        await self._database.execute(
+            self._save_session,
+            key(target) | {"generation": generation_id, "subscriptions": json.dumps(session.subscriptions)},
+        )
+
+    async def delete_session(self, target: Target) -> None:
+        await self._database.execute(DELETE_SESSION, key(target))
+
+
+def policy_row(policy: Policy) -> dict[str, Any]:
+    return {
+        "name": policy.name,
+        "rights": ",".join(RIGHT_NAMES[right] for right in policy.rights),
+        "primary_key": policy.primary_key,
+        "secondary_key": policy.secondary_key,
+    }
+
+
+def rights_of(text: str) -> Right:
+    rights = Right(0)
+    for name in filter(None, text.split(",")):
+        rights |= RIGHTS[name]
+    return rights
+
+
+def subscriptions_of(text: str) -> tuple[tuple[str, int], ...]:
+    return tuple((topic_filter, qos) for topic_filter, qos in json.loads(text))

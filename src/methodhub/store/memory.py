@@ -1,0 +1,136 @@
+"""The same rows in plain dictionaries, for a hub that keeps nothing. Knows no database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from methodhub.core.access import Policy
+from methodhub.core.identity import Identity, Target
+from methodhub.core.ports import ConnectionRecord, Session
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTables:
+    """What the stores share, as they would share a database: sessions go with their identities."""
+
+    devices: dict[str, dict[str, Identity]] = field(default_factory=dict)
+    """By device id, then by module id: the device itself under '', and its modules."""
+    policies: dict[str, Policy] = field(default_factory=dict)
+    sessions: dict[Target, tuple[str, Session]] = field(default_factory=dict)
+    """By target: the generation of the identity, and its session."""
+
+    def identity(self, target: Target) -> Identity | None:
+        return self.devices.get(target.device_id, {}).get(target.module_id)
+
+
+class MemoryIdentityStore:
+    """The port `IdentityStore` in memory. A page costs a look at every device."""
+
+    def __init__(self, tables: MemoryTables) -> None:
+        self._tables = tables
+        self._devices = tables.devices
+
+    async def get(self, target: Target) -> Identity | None:
+        return self._tables.identity(target)
+
+    async def insert(self, identity: Identity) -> bool:
+        """Raises LookupError for a module whose device does not exist."""
+        device_id, module_id = identity.target
+        if self._tables.identity(identity.target) is not None:
+            return False
+        if not module_id:
+            self._devices[device_id] = {"": identity}
+        elif device_id in self._devices:
+            self._devices[device_id][module_id] = identity
+        else:
+            raise LookupError(f"the device of {identity.target} does not exist")
+        return True
+
+    async def replace(self, identity: Identity, if_etag: str | None) -> bool:
+        former = self._tables.identity(identity.target)
+        if former is None or if_etag not in (None, former.etag):
+            return False
+        self._put(
+            replace(
+                identity,
+                connected=former.connected,
+                connection_updated_time=former.connection_updated_time,
+                last_activity_time=former.last_activity_time,
+            )
+        )
+        return True
+
+    async def delete(self, target: Target, if_etag: str | None) -> list[Target] | None:
+        former = self._tables.identity(target)
+        if former is None or if_etag not in (None, former.etag):
+            return None
+        device_id, module_id = target
+        family = self._devices[device_id]
+        gone = [target] if module_id else [Target(device_id, each) for each in sorted(family)]
+        for each in gone:
+            del family[each.module_id]
+            self._tables.sessions.pop(each, None)
+        if not family:
+            del self._devices[device_id]
+        return gone
+
+    async def page_devices(self, after: str, limit: int) -> list[Identity]:
+        following = sorted(device_id for device_id in self._devices if device_id > after)
+        return [self._devices[device_id][""] for device_id in following[:limit]]
+
+    async def modules(self, device_id: str) -> list[Identity]:
+        family = self._devices.get(device_id, {})
+        return [family[module_id] for module_id in sorted(family) if module_id]
+
+    async def record_connections(self, records: Iterable[ConnectionRecord]) -> None:
+        for record in records:
+            identity = self._tables.identity(record.target)
+            if identity is not None:
+                self._put(
+                    replace(
+                        identity,
+                        connected=record.connected,
+                        connection_updated_time=record.updated_time,
+                        last_activity_time=record.last_activity_time,
+                    )
+                )
+
+    async def disconnect_all(self, now: float) -> None:
+        for family in self._devices.values():
+            for module_id, identity in family.items():
+                if identity.connected:
+                    family[module_id] = replace(identity, connected=False, connection_updated_time=now)
+
+    def _put(self, identity: Identity) -> None:
+        self._devices[identity.target.device_id][identity.target.module_id] = identity
+
+
+class MemoryHubStore:
+    """The port `HubStore` in memory."""
+
+    def __init__(self, tables: MemoryTables) -> None:
+        self._tables = tables
+
+    async def policies(self) -> list[Policy]:
+        """In the order of their names."""
+        return [policy for _, policy in sorted(self._tables.policies.items())]
+
+    async def insert_policies(self, policies: Iterable[Policy]) -> None:
+        """A policy whose name is there stays as it is."""
+        for policy in policies:
+            self._tables.policies.setdefault(policy.name, policy)
+
+    async def session(self, target: Target, generation_id: str) -> Session | None:
+        """[HUB-session] None for a session of another generation: it ended with the identity it was of."""
+        generation, session = self._tables.sessions.get(target, ("", None))
+        return session if generation == generation_id else None
+
+    async def save_session(self, target: Target, generation_id: str, session: Session) -> None:
+        """Without effect if no identity has this generation: the session would outlive it."""
+        identity = self._tables.identity(target)
+        if identity is not None and identity.generation_id == generation_id:
+            self._tables.sessions[target] = (generation_id, session)
+
+    async def delete_session(self, target: Target) -> None:
+        self._tables.sessions.pop(target, None)
