@@ -8,7 +8,6 @@ Tags such as [MQTT-3.1.2-3] name the statement of the standard that a line enfor
      +-- ProtocolViolation          a well-formed packet that may not say this, or not now
      +-- UnsupportedProtocolLevel   a CONNECT of another MQTT than 3.1.1
 """
-# ruff: noqa: N818 - an error is named for what went wrong; its base says that it is one
 
 from __future__ import annotations
 
