@@ -80,16 +80,19 @@ class SasToken:
     signed_text: bytes = field(repr=False)
 
 
+EVERYWHERE: tuple[tuple[str, ...], ...] = ((),)
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """An authenticated back end: its rights, and the paths below which they hold (empty path: everywhere)."""
 
     name: str
-    rights: Right
-    scopes: tuple[tuple[str, ...], ...] = ((),)
+    rights: frozenset[Right]
+    scopes: tuple[tuple[str, ...], ...] = EVERYWHERE
 
 
-ADMINISTRATOR = Principal("administrator", ALL_RIGHTS)
+ADMINISTRATOR = Principal("administrator", frozenset(ALL_RIGHTS))
 """Whoever may open the UNIX socket of the data directory."""
 
 
@@ -172,7 +175,7 @@ class Policies:
         Raises AuthenticationError.
         """
         policy, _ = self.verify(token, now)
-        principal = Principal(policy.name, policy.rights, token.paths)
+        principal = Principal(policy.name, frozenset(policy.rights), token.paths)
         self._cache[text] = (principal, token.expiry)
         if len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
@@ -195,9 +198,9 @@ def unauthorized(reason: str) -> HubError:
 
 def authorize(principal: Principal, right: Right, path: tuple[str, ...]) -> None:
     """Raise 401002 unless the principal has the right for this path."""
-    if not principal.rights & right:
+    if right not in principal.rights:
         raise unauthorized(f"policy {principal.name!r} lacks the right {RIGHT_NAMES[right]}")
-    if not is_within_any(principal.scopes, path):
+    if principal.scopes != EVERYWHERE and not is_within_any(principal.scopes, path):
         raise unauthorized(f"the token of policy {principal.name!r} is scoped to /{'/'.join(principal.scopes[0])}")
 
 

@@ -66,6 +66,13 @@ class Registry:
             return False
         return check_active(target, identity, device) is None
 
+    def is_current(self, identity: Identity, device: Identity) -> bool:
+        """Whether memory holds these very versions of an identity and its device."""
+        try:
+            return self.in_memory(identity.target) is identity and self.in_memory(device.target) is device
+        except KeyError:
+            return False
+
     async def find(self, target: Target) -> Identity | None:
         """The identity, from memory or from the store."""
         try:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote_plus
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -162,6 +163,15 @@ def timestamp(seconds: float | None) -> str:
     if seconds is None:
         return NEVER
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f0Z")
+
+
+def query_value(query: bytes, name: bytes) -> str | None:
+    """The first value of a query parameter, whose name counts in any case."""
+    for pair in query.split(b"&"):
+        key, separator, value = pair.partition(b"=")
+        if separator and key.lower() == name:
+            return unquote_plus(value.decode("latin-1"))
+    return None
 
 
 def check_api_version(text: str | None) -> None:

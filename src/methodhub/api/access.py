@@ -1,0 +1,37 @@
+"""What each route asks of whoever calls it."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from methodhub.api.services import ApiServices
+from methodhub.core.access import ADMINISTRATOR, Right, authorize
+from methodhub.core.errors import ErrorCode, HubError
+from methodhub.iothub.rest import check_api_version
+
+
+def services_of(request: Request) -> ApiServices:
+    services: ApiServices = request.app.state.services
+    return services
+
+
+def demand(request: Request, right: Right) -> ApiServices:
+    """The services, for a caller that has the right for this path and names an api-version. Raises 401002, 400001."""
+    refusal = getattr(request.state, "refusal", None)
+    if refusal is not None:
+        raise refusal
+    path = tuple(part for part in request.scope["path"].split("/") if part)
+    authorize(request.state.principal, right, path)
+    if request.state.principal is not ADMINISTRATOR:
+        check_api_version(request.query_params.get("api-version"))
+    return services_of(request)
+
+
+def demand_administrator(request: Request) -> ApiServices:
+    """[HUB-no-tcp-administration] Only whoever may open the data directory's socket; for others there is no such
+    route."""
+    if getattr(request.state, "principal", None) is not ADMINISTRATOR:
+        raise HubError(
+            ErrorCode.GenericNotFound, f"No HTTP resource was found that matches the path '{request.url.path}'."
+        )
+    return services_of(request)

@@ -1,0 +1,120 @@
+"""The routes of the service and of administration, as an ASGI application. The method route is not here: it is
+answered in `api.methods`, one layer below."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from methodhub.api.access import services_of
+from methodhub.api.admin import admin_routes
+from methodhub.api.devices import device_routes
+from methodhub.api.responses import ECHO_HEADERS, JSON_TYPE, error_body, is_echoed
+from methodhub.api.services import ApiServices
+from methodhub.core.access import ADMINISTRATOR
+from methodhub.core.errors import ErrorCode, HubError
+from methodhub.iothub.rest import error_body_routing
+
+log = structlog.get_logger()
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def build_app(services: ApiServices) -> Starlette:
+    app = Starlette(
+        routes=[*device_routes(), *admin_routes(), *probe_routes()],
+        exception_handlers={HubError: on_hub_error, HTTPException: on_routing_error, Exception: on_unexpected},
+    )
+    app.router.redirect_slashes = False
+    app.state.services = services
+    app.add_middleware(ResponseHeaders, services=services)
+    return app
+
+
+class ResponseHeaders:
+    """`x-ms-request-id` on every answer, and the caller's own request ids echoed."""
+
+    def __init__(self, app: Any, services: ApiServices) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = self._services.request_ids.next()
+        scope.setdefault("state", {})["request_id"] = request_id
+        echoed = [(name, value) for name, value in scope["headers"] if name in ECHO_HEADERS and is_echoed(value)]
+
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-ms-request-id", request_id.encode()), *echoed]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+async def on_hub_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HubError)
+    if error.reason is not None:
+        log.info("request refused", path=request.url.path, code=int(error.code), reason=error.reason)
+    body = error_body(error, request.url.path, request.state.request_id, services_of(request).clock.wall())
+    return Response(body, error.code.http_status, headers={"iothub-errorcode": error.code.name}, media_type=JSON_TYPE)
+
+
+async def on_routing_error(request: Request, error: Exception) -> Response:
+    """[HUB-routing-errors] Format F4, with the header that tells the two apart."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == ErrorCode.GenericMethodNotAllowed.http_status:
+        code = ErrorCode.GenericMethodNotAllowed
+        message = f"The requested resource does not support http method '{request.method}'."
+    else:
+        code = ErrorCode.GenericNotFound
+        message = f"No HTTP resource was found that matches the path '{request.url.path}'."
+    return Response(
+        error_body_routing(message),
+        code.http_status,
+        headers={"iothub-errorcode": code.name, **(error.headers or {})},
+        media_type=JSON_TYPE,
+    )
+
+
+async def on_unexpected(request: Request, error: Exception) -> Response:
+    log.error("request failed", path=request.url.path, request_id=request.state.request_id, exc_info=error)
+    wrapped = HubError(ErrorCode.ServerError, "The hub failed unexpectedly; its log has the details.")
+    return await on_hub_error(request, wrapped)
+
+
+def probe_routes() -> list[Route]:
+    return [
+        Route("/health/live", live, methods=["GET"]),
+        Route("/health/ready", ready, methods=["GET"]),
+    ]
+
+
+async def live(request: Request) -> Response:
+    return Response(b'{"status":"live"}', media_type=JSON_TYPE)
+
+
+async def ready(request: Request) -> Response:
+    """200 while every listener accepts; 503 before and while the hub stops."""
+    if services_of(request).is_ready():
+        return Response(b'{"status":"ready"}', media_type=JSON_TYPE)
+    return Response(b'{"status":"not ready"}', 503, media_type=JSON_TYPE)
+
+
+def administrator_app(app: Any) -> Any:
+    """The same routes for whoever holds the data itself: no credential is asked for."""
+
+    async def as_administrator(scope: Any, receive: Any, send: Any) -> None:
+        scope.setdefault("state", {})["principal"] = ADMINISTRATOR
+        await app(scope, receive, send)
+
+    return as_administrator

@@ -1,0 +1,273 @@
+"""HTTP on one byte stream: uvicorn's httptools protocol, with the method route answered at once, limits on heads,
+bodies and silence, and every request authenticated from its headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httptools
+import structlog
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from methodhub.api.methods import MethodExchange, match_method_route
+from methodhub.api.services import ApiServices, HttpDate, authenticate
+from methodhub.core.access import ADMINISTRATOR, Principal
+from methodhub.core.deadlines import Deadline
+from methodhub.core.errors import HubError
+from methodhub.net.stream import Stream
+
+log = structlog.get_logger()
+
+RAW_BYTES_FACTOR = 4
+"""A chunked body may take this many times its limit on the wire, framing included."""
+
+
+class HttpServer:
+    """What all HTTP connections of a listener share. `administrator`: whoever reaches it needs no credential."""
+
+    def __init__(self, app: ASGIApp, services: ApiServices, administrator: bool = False) -> None:
+        self.config = Config(
+            app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False
+        )
+        self.config.load()
+        self.state = ServerState()
+        self.services = services
+        self.administrator = administrator
+        self.date = HttpDate()
+
+    def connection(self, stream: Stream) -> HttpConnection:
+        return HttpConnection(self, stream)
+
+
+class HttpConnection(HttpToolsProtocol):
+    def __init__(self, server: HttpServer, stream: Stream) -> None:
+        super().__init__(server.config, server.state, {})
+        self.services = server.services
+        self.date = server.date
+        self.stream = stream
+        self._administrator = server.administrator
+        self._authorization: bytes | None = None
+        self._override: bytes | None = None
+        self._in_message = False
+        self._in_head = True
+        self._raw_bytes = 0
+        self._request_clock: Deadline | None = None
+        self._idle_clock: Deadline | None = None
+        self._idle_since = server.services.clock.monotonic()
+
+    def authenticate(self) -> Principal:
+        """Whoever sent the headers just read. Raises 401002."""
+        if self._administrator:
+            return ADMINISTRATOR
+        principal = authenticate(self.services, self._authorization)
+        self.stream.authenticated()
+        return principal
+
+    # --- bytes ---------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self.parser is None or self.stream.is_closing():
+            return
+        self._raw_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._reject(b"426 Upgrade Required", "This port offers no upgrade yet.")
+        except httptools.HttpParserError:
+            self._reject(b"400 Bad Request", "The request is no HTTP/1.1.")
+        else:
+            self._check_sizes()
+            self._run_request_clock()
+
+    def _check_sizes(self) -> None:
+        """[HUB-http-limits] httptools bounds nothing by itself."""
+        limits = self.services.limits
+        if self._in_head and self._raw_bytes > limits.head:
+            self._reject(b"431 Request Header Fields Too Large", f"The head has more than {limits.head} bytes.")
+        elif self._raw_bytes > limits.body * RAW_BYTES_FACTOR + limits.head:
+            self._reject(b"413 Content Too Large", f"The body has more than {limits.body} bytes.")
+
+    def _reject(self, status: bytes, message: str) -> None:
+        """Answer what is no request that a route could answer, and close."""
+        log.info("request rejected", reason=message, peer=self.stream.peer.address)
+        if self.cycle is None or self.cycle.response_complete:
+            body = b'{"Message":"%b"}' % message.encode()
+            self.transport.write(
+                b"HTTP/1.1 %b\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: %d\r\n"
+                b"connection: close\r\n\r\n%b" % (status, len(body), body)
+            )
+        self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_request_clock()
+        if self._idle_clock is not None:
+            self._idle_clock.cancel_deadline()
+        for cycle, _ in self.pipeline:
+            if isinstance(cycle, MethodExchange):
+                cycle.hang_up()
+        # An exchange that is being answered is no longer the newest one if others were pipelined behind it.
+        if self._current is not None:
+            self._current.hang_up()
+        super().connection_lost(exc)
+
+    # --- one request ---------------------------------------------------------------------------------------------
+
+    _current: MethodExchange | None = None
+    """The method call whose turn it is."""
+
+    def on_message_begin(self) -> None:
+        self._in_message = True
+        self._in_head = True
+        self._authorization = None
+        self._override = None
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"authorization":
+            self._authorization = value
+        elif name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        elif name == b"x-http-method-override":
+            self._override = value.strip().upper()
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        method = self.parser.get_method()
+        if method == b"POST" and self._override:
+            method = self._override  # [HUB-override] before anything is decided by the verb
+        path, _, query = origin_form(self.url).partition(b"?")
+        if method == b"POST" and self.services.methods is not None and not self.parser.should_upgrade():
+            target = match_method_route(path)
+            if target is not None:
+                keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+                exchange = MethodExchange(self, target, query, keep_alive)
+                exchange.authorize()
+                self._take_turn(exchange)
+                return
+        self._start_cycle(method, path, query)
+
+    def _take_turn(self, exchange: MethodExchange) -> None:
+        earlier = self.cycle
+        self.cycle: Any = exchange
+        if earlier is None or earlier.response_complete:
+            self._current = exchange
+            exchange.start()
+        else:
+            self.flow.pause_reading()
+            waiting: Any = (exchange, self.app)
+            self.pipeline.appendleft(waiting)
+
+    def _start_cycle(self, method: bytes, path: bytes, query: bytes) -> None:
+        """Hand the request to uvicorn, with who asks in its state: the routes decide what that one may do."""
+        try:
+            state: dict[str, Any] = {"principal": self.authenticate()}
+        except HubError as error:
+            state = {"refusal": error}
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,  # type: ignore[typeddict-item]
+            "root_path": "",
+            "headers": self.headers,
+            "state": state,
+        }
+        self.url = path + b"?" + query if query else path
+        super().on_headers_complete()
+        self.scope["method"] = method.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        cycle: Any = self.cycle
+        if isinstance(cycle, MethodExchange):
+            if not cycle.response_complete:
+                cycle.add_body(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_message = False
+        self._in_head = True
+        self._raw_bytes = 0
+        self._stop_request_clock()
+        cycle: Any = self.cycle
+        if isinstance(cycle, MethodExchange):
+            cycle.complete()
+        else:
+            super().on_message_complete()
+
+    # --- whose turn ----------------------------------------------------------------------------------------------
+
+    def exchange_complete(self, keep_alive: bool) -> None:
+        self._current = None
+        if not keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """[HUB-pipelining] The next request in line; uvicorn's own, but idle time is measured without a timer each."""
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle: Any
+            cycle, app = self.pipeline.pop()
+            if isinstance(cycle, MethodExchange):
+                self._current = cycle
+                cycle.start()
+            else:
+                self._start_asgi_task(cycle, app)
+        else:
+            self._idle_since = self.services.clock.monotonic()
+            if self._idle_clock is None:
+                self._arm_idle_clock()
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def _run_request_clock(self) -> None:
+        """[HUB-request-clock] A request that has begun must be complete within its time, however slowly it drips."""
+        if self._request_clock is None and (self._in_message or self._raw_bytes):
+            due = self.services.clock.monotonic() + self.services.limits.request_seconds
+            self._request_clock = self.services.deadlines.call_at(due, self._request_too_slow)
+
+    def _stop_request_clock(self) -> None:
+        if self._request_clock is not None:
+            self._request_clock.cancel_deadline()
+            self._request_clock = None
+
+    def _request_too_slow(self) -> None:
+        self._reject(b"408 Request Timeout", "The request took too long to arrive.")
+
+    def _arm_idle_clock(self) -> None:
+        due = self._idle_since + self.services.limits.keep_alive
+        self._idle_clock = self.services.deadlines.call_at(due, self._check_idle)
+
+    def _check_idle(self) -> None:
+        """[HUB-keep-alive] Looked at once per interval; a connection that was used meanwhile waits on."""
+        self._idle_clock = None
+        busy = self._in_message or not (self.cycle is None or self.cycle.response_complete)
+        if busy:
+            return  # the end of the response arms it again
+        if self.services.clock.monotonic() - self._idle_since >= self.services.limits.keep_alive - 0.2:
+            self.transport.close()
+        else:
+            self._arm_idle_clock()
+
+
+def origin_form(url: bytes) -> bytes:
+    """The target of a request without scheme and authority, where a client sends the absolute form."""
+    if url.startswith(b"/"):
+        return url
+    scheme, separator, rest = url.partition(b"://")
+    if not separator or scheme.lower() not in {b"http", b"https"}:
+        return url
+    slash = rest.find(b"/")
+    return rest[slash:] if slash >= 0 else b"/"

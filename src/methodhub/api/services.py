@@ -1,0 +1,101 @@
+"""What the service's routes need from the rest of the hub, and how a back end proves who it is."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+
+from methodhub.core.access import ADMINISTRATOR, AuthenticationError, Policies, Principal, unauthorized
+from methodhub.core.clock import Clock
+from methodhub.core.deadlines import Deadlines
+from methodhub.core.methods import Methods
+from methodhub.core.presence import Presence
+from methodhub.core.registry import Registry
+from methodhub.iothub.rest import MethodRules
+from methodhub.iothub.sas import MalformedToken, parse_token
+from methodhub.metrics import Metrics
+
+
+class RequestIds:
+    """Ids for `x-ms-request-id`: GUIDs whose first part is random per hub, and whose last counts."""
+
+    def __init__(self) -> None:
+        random = secrets.token_hex(10)
+        self._prefix = f"{random[:8]}-{random[8:12]}-{random[12:16]}-{random[16:20]}-"
+        self._count = 0
+
+    def next(self) -> str:
+        self._count += 1
+        return f"{self._prefix}{self._count:012x}"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bytes and seconds of one request (`body` counts both packed and unpacked)."""
+
+    body: int = 262_144
+    head: int = 65_536
+    keep_alive: float = 120.0
+    request_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class HubFacts:
+    """What the hub tells an administrator about itself."""
+
+    version: str
+    hostnames: tuple[str, ...]
+    https_port: int | None
+    mqtt_port: int | None
+    ca_file: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServices:
+    registry: Registry
+    presence: Presence
+    policies: Policies
+    clock: Clock
+    metrics: Metrics
+    rules: MethodRules
+    limits: HttpLimits
+    facts: Callable[[], HubFacts]
+    is_ready: Callable[[], bool]
+    deadlines: Deadlines
+    methods: Methods | None = None
+    """None where no hub runs: the data alone can be administered."""
+    request_ids: RequestIds = field(default_factory=RequestIds)
+
+
+class HttpDate:
+    """The `Date` header's value, made anew once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = b""
+
+    def at(self, now: float) -> bytes:
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._text = formatdate(second, usegmt=True).encode()
+        return self._text
+
+
+def authenticate(services: ApiServices, header: bytes | None) -> Principal:
+    """The principal of an Authorization header. Raises 401002, whose reason is for the log."""
+    if header is None:
+        raise unauthorized("there is no Authorization header")
+    now = services.clock.wall()
+    principal = services.policies.cached(header, now)
+    if principal is not None:
+        return principal
+    try:
+        return services.policies.authenticate(header, parse_token(header.decode("latin-1")), now)
+    except (MalformedToken, AuthenticationError) as error:
+        raise unauthorized(str(error)) from None
+
+
+__all__ = ["ADMINISTRATOR", "ApiServices", "HttpDate", "HttpLimits", "HubFacts", "RequestIds", "authenticate"]

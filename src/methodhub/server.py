@@ -1,0 +1,486 @@
+"""The composition root: build, start, drain, stop. The only file that knows every adapter and the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+from OpenSSL import SSL
+from starlette.types import ASGIApp
+
+from methodhub import __version__
+from methodhub.api.app import administrator_app, build_app
+from methodhub.api.http import HttpServer
+from methodhub.api.services import ApiServices, HttpLimits, HubFacts
+from methodhub.bus.local import LocalBus
+from methodhub.config import SOCKET_NAME, Settings
+from methodhub.core.access import Policies, default_policies, is_still_valid
+from methodhub.core.clock import Clock, SystemClock
+from methodhub.core.connections import Attachment, ConnectionTable, DeviceLimits
+from methodhub.core.deadlines import TICK, Deadlines
+from methodhub.core.methods import CallLimits, Methods
+from methodhub.core.ports import CloseReason, Event, HubStore, IdentityStore, TargetRevoked
+from methodhub.core.presence import WRITE_INTERVAL, Presence
+from methodhub.core.registry import Registry
+from methodhub.device.mqtt import MqttConnection
+from methodhub.device.services import DeviceServices
+from methodhub.iothub.rest import MethodRules
+from methodhub.metrics import Metrics
+from methodhub.net.certificates import (
+    CertificateError,
+    ServerCertificate,
+    ensure_authority,
+    ensure_server_certificate,
+    load_operator_certificate,
+)
+from methodhub.net.listener import BindError, Listener, PreAuthenticationLimits, SocketBudget
+from methodhub.net.tls import TlsContextHolder
+from methodhub.store.database import Database, open_database
+from methodhub.store.hub import SqlHubStore
+from methodhub.store.identities import SqlIdentityStore
+from methodhub.store.memory import MemoryHubStore, MemoryIdentityStore, MemoryTables
+from methodhub.store.schema import StoreError
+
+log = structlog.get_logger()
+
+DATABASE_NAME = "methodhub.db"
+LOCK_NAME = "methodhub.lock"
+CA_NAME = "ca.pem"
+HTTPS_PORT = 443
+FALLBACK_HTTPS_PORT = 8443
+CERTIFICATE_CHECK_INTERVAL = 3600.0
+"""Seconds between two looks at whether the server certificate must be renewed, or was replaced by its operator."""
+
+
+class StartError(Exception):
+    """The hub cannot start. The message is whole: what, why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyFacts:
+    """What there is to tell when every listener accepts."""
+
+    hostname: str
+    https_port: int
+    mqtt_port: int
+    data_dir: Path
+    in_memory: bool
+    ca_file: Path
+    notes: tuple[str, ...]
+
+
+class Hub:
+    """One hub: everything between its listeners and its store."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.metrics = Metrics()
+        self.deadlines = Deadlines(self.clock.monotonic())
+        self.bus = LocalBus()
+        self.policies = Policies(frozenset(settings.hostname))
+        self._rules = MethodRules(
+            response_timeout_min=settings.response_timeout_min,
+            response_timeout_max=settings.response_timeout_max,
+            response_timeout_default=settings.response_timeout_default,
+            connect_timeout_max=settings.connect_timeout_max,
+            connect_timeout_default=settings.connect_timeout_default,
+            payload_limit=settings.payload_limit,
+            paste_invalid_answers=settings.paste_invalid_answers,
+        )
+        self._ready = False
+        self._notes: list[str] = []
+        self._listeners: list[Listener] = []
+        self._tls: TlsContextHolder | None = None
+        self._certificate: ServerCertificate | None = None
+        self._database: Database | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self.https_port: int | None = None
+        self.mqtt_port: int | None = None
+
+    # --- build ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the store and put the domain on it. Raises StartError."""
+        settings = self.settings
+        self.identity_store, self.hub_store = await self._open_stores()
+        policies = await self.hub_store.policies()
+        if not policies:
+            policies = default_policies()
+            await self.hub_store.insert_policies(policies)
+        self.policies.load(policies)
+        self.table = ConnectionTable(
+            self.bus,
+            self.deadlines,
+            self.clock,
+            DeviceLimits(settings.device_open_calls, settings.device_unsent_bytes),
+            self.metrics,
+        )
+        self.registry = Registry(self.identity_store, self.bus, self.clock, settings.modules_per_device)
+        self.presence = Presence(self.table, self.identity_store, self.clock)
+        self.table.on_change = self._connection_changed
+        self.bus.subscribe(self._on_event)
+
+    async def _open_stores(self) -> tuple[IdentityStore, HubStore]:
+        if self.settings.in_memory:
+            tables = MemoryTables()
+            return MemoryIdentityStore(tables), MemoryHubStore(tables)
+        path = self.settings.data_dir / DATABASE_NAME
+        try:
+            self._database = await open_database(path)
+        except (StoreError, OSError) as error:
+            raise StartError(f"The database {path} cannot be opened: {error}") from error
+        return SqlIdentityStore(self._database), SqlHubStore(self._database)
+
+    def _connection_changed(self, attachment: Attachment, connected: bool) -> None:
+        self.presence.changed(attachment, connected)
+        if not connected:
+            self.registry.unpin(attachment.target)
+
+    def _on_event(self, event: Event) -> None:
+        """An identity was revoked: close what it holds, unless what let it in still does."""
+        if not isinstance(event, TargetRevoked):
+            return
+        if event.reason is CloseReason.CREDENTIALS_CHANGED:
+            attachment = self.table.get(event.target)
+            identity = self.registry.in_memory(event.target) if attachment is not None else None
+            if (
+                attachment is not None
+                and identity is not None
+                and is_still_valid(attachment.credential, identity.authentication, self.policies)
+            ):
+                return
+        self.table.close(event.target, event.reason)
+
+    def api_services(self, methods: Methods | None) -> ApiServices:
+        settings = self.settings
+        return ApiServices(
+            registry=self.registry,
+            presence=self.presence,
+            policies=self.policies,
+            clock=self.clock,
+            metrics=self.metrics,
+            rules=self._rules,
+            limits=HttpLimits(
+                body=settings.http_body_limit,
+                keep_alive=settings.http_keep_alive,
+                request_seconds=settings.request_seconds,
+            ),
+            facts=lambda: HubFacts(
+                __version__,
+                settings.hostname,
+                self.https_port,
+                self.mqtt_port,
+                str(ca_file(settings)),
+            ),
+            is_ready=lambda: self._ready,
+            deadlines=self.deadlines,
+            methods=methods,
+        )
+
+    # --- start ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> ReadyFacts:
+        """Open, listen everywhere, be ready. Raises StartError, after which nothing is left open."""
+        try:
+            return await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> ReadyFacts:
+        settings = self.settings
+        await self.open()
+        await self.identity_store.disconnect_all(self.clock.wall())
+        self.methods = Methods(
+            self.registry, self.bus, self.deadlines, self.clock, CallLimits(settings.hub_open_calls), self.metrics
+        )
+        self._load_certificate()
+        services = self.api_services(self.methods)
+        app = build_app(services)
+        devices = DeviceServices(
+            registry=self.registry,
+            policies=self.policies,
+            table=self.table,
+            store=self.hub_store,
+            deadlines=self.deadlines,
+            clock=self.clock,
+            metrics=self.metrics,
+            rules=self._rules,
+        )
+        https = self._listener("https", HttpServer(app, services).connection)
+        mqtt = self._listener("mqtt", lambda stream: MqttConnection(devices, stream))
+        admin = self._listener("administration", HttpServer(app, services, administrator=True).connection)
+        try:
+            self.https_port = await self._bind_https(https)
+            await mqtt.bind_tcp(settings.bind, settings.mqtt_port)
+            self.mqtt_port = mqtt.addresses[0][1]
+            await admin.bind_unix(settings.data_dir / SOCKET_NAME)
+        except BindError as error:
+            raise StartError(str(error)) from error
+        self._count_sockets()
+        self._run_clock()
+        self._every(WRITE_INTERVAL, self.presence.write)
+        self._every(CERTIFICATE_CHECK_INTERVAL, self._renew_certificate)
+        self._ready = True
+        if settings.in_memory:
+            log.warning(
+                "in-memory hub: device sessions end with it; a device of the Python SDK does not subscribe again "
+                "after it reconnects to a restarted hub, and must be restarted, too"
+            )
+        return ReadyFacts(
+            settings.hostname[0],
+            self.https_port,
+            self.mqtt_port,
+            settings.data_dir,
+            settings.in_memory,
+            ca_file(settings),
+            tuple(self._notes),
+        )
+
+    def _listener(self, name: str, protocol_factory: Callable[[Any], Any]) -> Listener:
+        settings = self.settings
+        listener = Listener(
+            name,
+            protocol_factory,
+            limits=PreAuthenticationLimits(
+                settings.pre_authentication_seconds,
+                settings.pre_authentication_bytes,
+                settings.pre_authentication_sockets,
+            ),
+            deadlines=self.deadlines,
+            clock=self.clock,
+            tls=self._tls,
+            budget=self._socket_budget(),
+        )
+        self._listeners.append(listener)
+        return listener
+
+    def _socket_budget(self) -> SocketBudget:
+        if self.settings.max_connections is not None:
+            return SocketBudget(self.settings.max_connections)
+        if not hasattr(self, "_shared_budget"):
+            self._shared_budget = SocketBudget.of_process()
+        return self._shared_budget
+
+    async def _bind_https(self, listener: Listener) -> int:
+        """443 unless told otherwise; where the system forbids it, 8443, which some SDKs cannot reach."""
+        settings = self.settings
+        port = HTTPS_PORT if settings.https_port is None else settings.https_port
+        try:
+            await listener.bind_tcp(settings.bind, port)
+        except BindError as error:
+            if settings.https_port is not None or error.reason != "permission":
+                raise
+            await listener.bind_tcp(settings.bind, FALLBACK_HTTPS_PORT)
+            self._notes.append(
+                f"HTTPS listens on {FALLBACK_HTTPS_PORT}: this user may not bind {HTTPS_PORT}. That shuts out the "
+                "service SDKs for Node, C#, Java and C and every device over WebSocket, which know no other port; "
+                "the Python service SDK and az take HostName=name:8443. To grant the port: "
+                "sudo sysctl net.ipv4.ip_unprivileged_port_start=443"
+            )
+        return listener.addresses[0][1]
+
+    def _load_certificate(self) -> None:
+        if self.settings.plaintext:
+            self._notes.append("plaintext: no TLS on any port. For measurements on this machine only.")
+            return
+        try:
+            self._certificate = self._read_certificate()
+            self._tls = TlsContextHolder(self._certificate.chain_pem, self._certificate.key_pem)
+        except (CertificateError, OSError, ValueError, SSL.Error) as error:
+            raise StartError(f"The server certificate cannot be used: {error}") from error
+
+    def _read_certificate(self) -> ServerCertificate:
+        settings = self.settings
+        if settings.certificate is not None and settings.certificate_key is not None:
+            return load_operator_certificate(settings.certificate, settings.certificate_key)
+        now = self.clock.wall()
+        authority = ensure_authority(settings.data_dir, now)
+        return ensure_server_certificate(
+            settings.data_dir, authority, settings.hostname, settings.certificate_key_type, now
+        )
+
+    async def _renew_certificate(self) -> None:
+        """[HUB-certificate-renewal] Without a restart; the old one stays in use if the new one cannot be."""
+        if self._tls is None:
+            return
+        try:
+            found = self._read_certificate()
+            if found != self._certificate:
+                self._tls.replace(found.chain_pem, found.key_pem)
+                self._certificate = found
+                log.info("server certificate renewed")
+        except (CertificateError, OSError, ValueError, SSL.Error) as error:
+            log.error("server certificate could not be renewed", error=str(error))
+
+    def _count_sockets(self) -> None:
+        gauges = self.metrics.gauges
+        gauges["connected_targets"] = ("Devices and modules that are connected", lambda: len(self.table))
+        gauges["open_calls"] = ("Method calls that wait for their end", lambda: len(self.methods.open))
+        for listener in self._listeners:
+            self._count_listener(listener)
+
+    def _count_listener(self, listener: Listener) -> None:
+        gauges, name = self.metrics.gauges, listener.name
+        gauges[f"{name}_connections"] = (f"Open sockets of {name}", lambda: listener.connections)
+        gauges[f"{name}_unauthenticated"] = (
+            f"Sockets of {name} that have not authenticated",
+            lambda: listener.admission.unauthenticated,
+        )
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def _run_clock(self) -> None:
+        self.deadlines.expire(self.clock.monotonic())
+        self._tick = asyncio.get_running_loop().call_later(TICK / 2, self._run_clock)
+
+    def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        async def once() -> None:
+            try:
+                await work()
+            finally:
+                self._every(seconds, work)
+
+        self.deadlines.call_at(self.clock.monotonic() + seconds, lambda: self._spawn(once()))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # --- stop ----------------------------------------------------------------------------------------------------
+
+    async def stop(self, at_once: asyncio.Event | None = None) -> None:
+        """[HUB-stop] Take no more calls; let delivered ones finish within the grace period; close devices, then all.
+        `at_once`: set it to cut the grace period short."""
+        self._ready = False
+        for listener in self._listeners:
+            listener.stop_accepting()
+        grace_over = asyncio.Event()
+        self.deadlines.call_at(self.clock.monotonic() + self.settings.stop_grace, grace_over.set)
+        await first_of(self.methods.stop(), grace_over.wait(), *([at_once.wait()] if at_once else []))
+        self.table.close_all(CloseReason.STOPPING)
+        for listener in self._listeners:
+            listener.close_all()
+        closed = asyncio.gather(*(listener.wait_closed() for listener in self._listeners))
+        await first_of(closed, *([at_once.wait()] if at_once else []))
+        await self.presence.write()
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of everything at once."""
+        self._ready = False
+        for listener in self._listeners:
+            listener.stop_accepting()
+            listener.abort_all()
+        if self._tick is not None:
+            self._tick.cancel()
+        for task in list(self._background):
+            task.cancel()
+        if self._database is not None:
+            await self._database.close()
+            self._database = None
+
+
+async def first_of(*waits: Awaitable[Any]) -> None:
+    """Return when one of them has; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def ca_file(settings: Settings) -> Path:
+    """What SDKs must trust: the hub's own authority, or with an operator's certificate that file."""
+    return settings.certificate or settings.data_dir / CA_NAME
+
+
+class DataDirectory:
+    """The directory and its lock, held until `release`. Raises StartError."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.chmod(0o700)
+            self._lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(
+                f"The data directory {path} cannot be used: {error.strerror}. Choose another with --data-dir."
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise StartError(
+                f"The data directory {path} is in use by another hub. Stop that one, or give this one its own "
+                "directory with --data-dir."
+            ) from None
+
+    def release(self) -> None:
+        os.close(self._lock)
+
+
+def raise_file_limit() -> None:
+    """As many open files as this user may have: each device is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def serve(settings: Settings, on_ready: Callable[[ReadyFacts], None]) -> int:
+    """Run a hub until SIGTERM or SIGINT. Returns the exit code. Raises StartError."""
+    raise_file_limit()
+    directory = DataDirectory(settings.data_dir)
+    try:
+        return uvloop.run(_serve(settings, on_ready))
+    finally:
+        directory.release()
+
+
+async def _serve(settings: Settings, on_ready: Callable[[ReadyFacts], None]) -> int:
+    loop = asyncio.get_running_loop()
+    stop, at_once = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (at_once if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    hub = Hub(settings)
+    on_ready(await hub.start())
+    sys.stdout.flush()
+    await stop.wait()
+    log.info("stopping", open_calls=len(hub.methods.open), connected=len(hub.table))
+    await hub.stop(at_once)
+    return 0
+
+
+@asynccontextmanager
+async def offline_api(data_dir: Path) -> AsyncIterator[ASGIApp]:
+    """The administrator's routes on the data itself, where no hub runs. Raises StartError."""
+    directory = DataDirectory(data_dir)
+    settings = Settings(data_dir=data_dir)
+    hub = Hub(settings)
+    try:
+        await hub.open()
+        try:
+            ensure_authority(data_dir, hub.clock.wall())
+        except (CertificateError, OSError) as error:
+            raise StartError(f"The authority cannot be used: {error}") from error
+        yield administrator_app(build_app(hub.api_services(None)))
+    finally:
+        await hub.close()
+        directory.release()
