@@ -1,0 +1,68 @@
+"""The TLS context of a listener: versions, ciphers, the certificate in use and its swap while running. Judges no
+client certificate."""
+
+from __future__ import annotations
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
+from OpenSSL._util import ffi, lib
+
+CIPHERS = (
+    "ECDHE+AESGCM:ECDHE+CHACHA20:"
+    # Older Windows devices have no GCM for RSA certificates; the cloud takes these too.
+    "ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES128-SHA256:ECDHE-ECDSA-AES256-SHA384:ECDHE-RSA-AES256-SHA384"
+)
+
+GROUPS = b"X25519:P-256:P-384"
+"""Post-quantum groups are left out: their keys would stay in memory for as long as the connection lives."""
+
+_OPTIONS = SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE
+
+
+@ffi.callback("int (*)(int, X509_STORE_CTX *)")  # type: ignore[untyped-decorator]  # cffi has no types
+def _accept_any(_verified: int, _store: object) -> int:
+    return 1
+
+
+class TlsContextHolder:
+    """Holds the context that the next handshake uses; established connections keep the one they began with.
+
+    `request_client_certificates`: ask for one and take any, self-signed too, since only the identity named later tells
+    which is right (design.md, section 6). Such a listener gives no session tickets and keeps no cache: a resumed
+    session would come without its certificate.
+    """
+
+    def __init__(self, chain_pem: bytes, key_pem: bytes, *, request_client_certificates: bool = False) -> None:
+        self.request_client_certificates = request_client_certificates
+        self.current = self._build(chain_pem, key_pem)
+
+    def replace(self, chain_pem: bytes, key_pem: bytes) -> None:
+        """Use another certificate from the next handshake on. Raises and changes nothing if it cannot be used.
+
+        Raises ValueError (no certificate or key in the PEM) or OpenSSL.SSL.Error (they do not belong together).
+        """
+        self.current = self._build(chain_pem, key_pem)
+
+    def _build(self, chain_pem: bytes, key_pem: bytes) -> SSL.Context:
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_options(_OPTIONS)
+        context.set_mode(lib.SSL_MODE_RELEASE_BUFFERS)
+        # pyOpenSSL sets it; without it one SSL_write takes all it is given, and a memory BIO always has room.
+        context.clear_mode(lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
+        context.set_cipher_list(CIPHERS.encode())
+        if lib.SSL_CTX_set1_curves_list(context._context, GROUPS) != 1:
+            raise ValueError("this OpenSSL has none of the groups " + GROUPS.decode())
+        leaf, *chain = x509.load_pem_x509_certificates(chain_pem)
+        context.use_certificate(leaf)
+        for certificate in chain:
+            context.add_extra_chain_cert(certificate)
+        context.use_privatekey(load_pem_private_key(key_pem, None))  # type: ignore[arg-type]  # DH keys are not certified
+        context.check_privatekey()
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        if self.request_client_certificates:
+            context.set_options(SSL.OP_NO_TICKET)
+            # pyOpenSSL's own set_verify would look for its Connection object, which streams do without.
+            lib.SSL_CTX_set_verify(context._context, SSL.VERIFY_PEER, _accept_any)
+        return context
