@@ -336,9 +336,12 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _unknown(name: str, where: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
-    return f"{where}: there is no setting {name!r}" + (f"; did you mean {near[0]}?" if near else "")
+def _unknown(name: str, where: str, prefix: str = "") -> str:
+    """The line for a name that no setting has, with the one that was probably meant."""
+    plain = name[len(prefix) :].lower().replace("-", "_")
+    near = difflib.get_close_matches(plain, list(Settings.model_fields), n=1)
+    hint = f"; did you mean {prefix}{near[0].upper() if prefix else near[0]}?" if near else ""
+    return f"{where}: there is no setting {name!r}{hint}"
 
 
 def _from_file(path: Path | None, problems: list[str]) -> dict[str, object]:
@@ -355,8 +358,8 @@ def _from_file(path: Path | None, problems: list[str]) -> dict[str, object]:
     except ValueError as error:
         problems.append(f"{path}: is not valid TOML: {error}")
         return {}
-    known = list(Settings.model_fields)
-    problems += [_unknown(name, str(path), known) for name in found if name not in known]
+    known = Settings.model_fields
+    problems += [_unknown(name, str(path)) for name in found if name not in known]
     return {name: value for name, value in found.items() if name in known}
 
 
@@ -364,22 +367,22 @@ def _from_environment(problems: list[str]) -> dict[str, object]:
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     for name in os.environ:
         if name.upper().startswith(PREFIX) and name.upper() not in (*known, CONFIG_VARIABLE):
-            problems.append(_unknown(name, "environment", known))
+            problems.append(_unknown(name, "environment", PREFIX))
     return dict(EnvSettingsSource(Settings)())
 
 
 def _from_assignments(assignments: Sequence[str], problems: list[str]) -> dict[str, object]:
-    known = list(Settings.model_fields)
     found: dict[str, object] = {}
     for text in assignments:
         name, equals, value = text.partition("=")
         name = name.strip()
+        field = name.replace("-", "_")
         if not equals:
             problems.append(f"--set {text}: must read name=value")
-        elif name.replace("-", "_") not in known:
-            problems.append(_unknown(name, "--set", known))
+        elif field not in Settings.model_fields:
+            problems.append(_unknown(name, "--set"))
         else:
-            found[name.replace("-", "_")] = value.strip()
+            found[field] = value.strip()
     return found
 
 

@@ -30,7 +30,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(
             r"([A-Za-z_]*(?:access_?|primary_?|secondary_?|symmetric_?|private_?|api_?|signing_?|master_?)key|password"
             r"|passwd|token|authorization|secret)"
-            r"([\"']?\s*(?:=|%3d|:)\s*)(b?\"[^\"]*\"?|b?'[^']*'?|[^\s;,&\"')}\]]+)",
+            r"([\"']?\s*(?:=|%3d|:)\s*)(b?\"[^\"]*\"?|b?'[^']*'?|\[[^\]]*|\([^)]*|\{[^}]*|[^\s;,&\"')}\]]+)",
             re.IGNORECASE,
         ),
         rf"\1\2{MASK}",

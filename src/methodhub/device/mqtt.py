@@ -22,7 +22,6 @@ from methodhub.iothub.mqtt import (
     ALL_METHODS,
     MAX_SUBSCRIPTIONS,
     TWIN_RESPONSES,
-    ConnectReturnCode,
     MethodAnswer,
     Other,
     TwinGet,
@@ -42,7 +41,6 @@ from methodhub.wire.mqtt.packets import (
     Publish,
     Subscribe,
     Unsubscribe,
-    UnsupportedProtocolLevel,
     serialize_publish,
 )
 from methodhub.wire.mqtt.protocol import Closed, Event, MqttServerProtocol
@@ -194,6 +192,7 @@ class MqttConnection(asyncio.Protocol):
         self.generation_id = admitted.identity.generation_id
         self._clean_session = connect.clean_session
         self._stream.authenticated()
+        self._stream.pause_reading()  # what comes before CONNACK is kept unread: by the system from here on
         services.registry.pin(admitted.identity, admitted.device)
         self._attachment = services.table.attach(self, admitted.identity, admitted.credential)
         remaining = admitted.token_expiry + CLOCK_SKEW - services.clock.wall()
@@ -298,8 +297,6 @@ class MqttConnection(asyncio.Protocol):
 
     def _closed(self, event: Closed) -> None:
         if event.error is not None:
-            if isinstance(event.error, UnsupportedProtocolLevel):
-                self._protocol.refuse(ConnectReturnCode.UNACCEPTABLE_PROTOCOL_LEVEL)
             self._break(str(event.error))
         else:
             self._end()

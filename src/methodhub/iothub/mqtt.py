@@ -24,8 +24,6 @@ _TWIN_PATCH_PREFIX = "$iothub/twin/PATCH/properties/reported/"
 class ConnectReturnCode:
     """The CONNACK codes of `wire/device.md` 1.5: 5 for a wrong credential, 3 for come back later (and disabled)."""
 
-    ACCEPTED = 0
-    UNACCEPTABLE_PROTOCOL_LEVEL = 1
     IDENTIFIER_REJECTED = 2
     SERVER_UNAVAILABLE = 3
     NOT_AUTHORIZED = 5

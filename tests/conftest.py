@@ -1,0 +1,25 @@
+"""Fixtures of the tests that run a whole hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clock import ManualClock
+from tests.harness import RunningHub
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[RunningHub]:
+    """A hub on real time."""
+    with RunningHub(tmp_path / "hub") as running:
+        yield running
+
+
+@pytest.fixture
+def timed_hub(tmp_path: Path) -> Iterator[RunningHub]:
+    """A hub whose time moves only when the test says so."""
+    with RunningHub(tmp_path / "hub", ManualClock()) as running:
+        yield running
