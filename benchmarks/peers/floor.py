@@ -5,6 +5,7 @@ No token, registry, limits, timeouts, log or metrics. A hub in Python cannot be 
 
 import argparse
 import asyncio
+import itertools
 import ssl
 from typing import Any
 
@@ -18,10 +19,11 @@ class Body(msgspec.Struct):
     payload: msgspec.Raw
 
 
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 decoder = msgspec.json.Decoder(Body)
 devices: dict[bytes, asyncio.Transport] = {}
 waiting: dict[bytes, asyncio.Transport] = {}
-last_rid = 0
+rids = itertools.count(1)
 
 
 def length(n: int) -> bytes:
@@ -55,11 +57,9 @@ class Http(Reader):
         self.body += body
 
     def on_message_complete(self) -> None:
-        global last_rid
         request = decoder.decode(self.body)
         self.body = b""
-        last_rid += 1
-        rid = b"%x" % last_rid
+        rid = b"%x" % next(rids)
         waiting[rid] = self.transport
         topic = b"$iothub/methods/POST/%b/?$rid=%b" % (request.methodName.encode(), rid)
         packet = len(topic).to_bytes(2, "big") + topic + request.payload
@@ -90,9 +90,7 @@ class Mqtt(Reader):
             topic = body[2:topic_end]
             status, rid = topic[20 : topic.index(b"/", 20)], topic[topic.index(b"$rid=") + 5 :]
             reply = b'{"status":%b,"payload":%b}' % (status, body[topic_end:])
-            waiting.pop(rid).write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(reply), reply)
-            )
+            waiting.pop(rid).write(HEAD % len(reply) + reply)
         elif kind == 0x10:
             devices[body[12 : 12 + (body[10] << 8 | body[11])]] = self.transport
             self.transport.write(b"\x20\x02\x00\x00")
