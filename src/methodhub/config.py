@@ -112,7 +112,7 @@ class Settings(BaseSettings):
         "enter it.",
         json_schema_extra={
             "allowed": "a path",
-            "default": "`$XDG_DATA_HOME/methodhub`, else `~/.local/share/methodhub`",
+            "default": "$XDG_DATA_HOME/methodhub, else ~/.local/share/methodhub",
         },
     )
     in_memory: bool = _setting(

@@ -41,7 +41,9 @@ class Which(StrEnum):
     BOTH = "both"
 
 
-KeyChoice = Annotated[Which, typer.Option("--key", help="Which key to replace; the other one stays valid.")]
+KeyChoice = Annotated[
+    Which, typer.Option("--key", metavar="WHICH", help="What to replace: primary, secondary or both keys.")
+]
 
 
 def path_of(target: Target) -> tuple[str, ...]:
