@@ -191,3 +191,10 @@ def test_what_is_no_secret_stays_readable() -> None:
         "SharedAccessKeyName=service;SharedAccessKey=***"
     )
     assert log.mask_value({"key": None, "keys_checked": True, "n": 1}) == {"key": None, "keys_checked": True, "n": 1}
+
+
+@pytest.mark.parametrize("part", ["a", "-----BEGIN ", "Bearer ", "sig ", "key", "password ", "SharedAccessSignature"])
+def test_a_long_text_of_a_peer_costs_linear_time(part: str) -> None:
+    """With quadratic time this would not end."""
+    text = part * 200_000
+    assert len(log.mask_text(text)) <= len(text)

@@ -25,10 +25,11 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(Bearer\s+)[^\s\"',]+", re.IGNORECASE), rf"\1{MASK}"),
     # Also percent-encoded, in one query parameter of a URL.
     (re.compile(r"\b(sig\s*(?:=|%3d))[^&\s\"']+", re.IGNORECASE), rf"\1{MASK}"),
-    # name=value, name: value, "name": "value": connection strings, JSON, reprs.
+    # name=value, name: value, "name": "value": connection strings, JSON, reprs. No pattern here may begin with a
+    # repetition: peers choose what is logged, and a long text would then take quadratic time.
     (
         re.compile(
-            r"([A-Za-z_]*(?:access_?|primary_?|secondary_?|symmetric_?|private_?|api_?|signing_?|master_?)key|password"
+            r"((?:access_?|primary_?|secondary_?|symmetric_?|private_?|api_?|signing_?|master_?)key|password"
             r"|passwd|token|authorization|secret)"
             r"([\"']?\s*(?:=|%3d|:)\s*)(b?\"[^\"]*\"?|b?'[^']*'?|\[[^\]]*|\([^)]*|\{[^}]*|[^\s;,&\"')}\]]+)",
             re.IGNORECASE,

@@ -1,4 +1,4 @@
-"""`device` and `module`, the same against the fake and the real hub, running or not."""
+"""`device` and `module`, the same whether the hub runs or not."""
 
 from __future__ import annotations
 
@@ -122,7 +122,16 @@ def test_keys_are_printed_only_where_asked_for(world: World) -> None:
     assert keys[0] in world("device", "show", "d1", "--keys").out
 
 
-def test_lists_hold_every_device_across_pages(world: World) -> None:
+def test_lists_hold_every_device_in_order(world: World) -> None:
+    check_lists(world)
+
+
+def test_lists_go_on_until_a_page_is_empty(fake_hub_world: World) -> None:
+    """The fake gives pages of two, whatever size was asked for."""
+    check_lists(fake_hub_world)
+
+
+def check_lists(world: World) -> None:
     assert (world("device", "list").out, world("device", "list", "--json").out) == ("", "[]\n")
     names = [f"d{number}" for number in range(5)]
     for name in names:
