@@ -145,6 +145,11 @@ def test_without_a_running_hub_there_is_nothing_to_call(make_world: WorldMaker, 
     assert "methodhub serve" in result.err
 
 
+def test_an_address_at_the_end_of_a_message_stays_whole() -> None:
+    text = refused(ErrorCode.DeviceNotOnline, "See https://aka.ms/iothub404103").as_text()
+    assert text.startswith("404103 DeviceNotOnline: See https://aka.ms/iothub404103 - The device")
+
+
 def test_every_error_code_has_an_exit_code_of_its_own_kind() -> None:
     for code in ErrorCode:
         assert refused(code, "x").exit_code not in (ExitCode.DONE, ExitCode.UNEXPECTED, ExitCode.USAGE)

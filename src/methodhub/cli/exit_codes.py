@@ -60,8 +60,9 @@ class Failure(Exception):
     def as_text(self) -> str:
         if self.code is None:
             return self.message
-        message = self.message if self.message.endswith((".", "!", "?")) else self.message + "."
-        return f"{int(self.code)} {self.code.name}: {message} {MEANINGS[self.code]}"
+        # A message may end with an address, to which no full stop may stick.
+        joint = " " if self.message.endswith((".", "!", "?")) else " - "
+        return f"{int(self.code)} {self.code.name}: {self.message}{joint}{MEANINGS[self.code]}"
 
     def as_json(self) -> dict[str, object]:
         error: dict[str, object] = {"exitCode": int(self.exit_code), "message": self.message}
