@@ -7,6 +7,7 @@ import asyncio
 import os
 import queue
 import shutil
+import ssl
 import subprocess
 import threading
 import time
@@ -179,8 +180,6 @@ class RunningHub:
 
     def service(self, policy_name: str = "service") -> httpx.Client:
         """HTTPS as a back end with a policy's token."""
-        import ssl
-
         return httpx.Client(
             base_url=f"https://{self.address}",
             verify=ssl.create_default_context(cafile=str(self.ca_file)),
