@@ -4,6 +4,7 @@
 import argparse
 import json
 import resource
+import signal
 import sys
 from typing import Any
 
@@ -154,6 +155,7 @@ def by_connected(given: argparse.Namespace, able: list[subjects.Subject]) -> dic
 
 def main() -> int:
     given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: every server is ended on the way out
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     if len(subjects.CORES) < 2:
