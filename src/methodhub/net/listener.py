@@ -12,10 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import structlog
-
 from methodhub.core.clock import Clock
-from methodhub.core.deadlines import Deadline, Deadlines
+from methodhub.core.deadlines import Deadlines
 from methodhub.net.admission import Admission, PreAuthenticationLimits, SocketBudget
 from methodhub.net.stream import PlainStream, Stream
 from methodhub.net.tls import TlsContextHolder
@@ -24,9 +22,6 @@ from methodhub.net.tls_stream import TlsStream
 __all__ = ["BindError", "Listener", "PreAuthenticationLimits", "SocketBudget"]
 
 BACKLOG = 4_096
-CHECK_INTERVAL = 1.0
-"""Seconds between two looks at whether the listening sockets still live."""
-
 Reason = Literal["permission", "in_use", "not_local", "other"]
 
 
@@ -62,37 +57,6 @@ def _bind_error(name: str, where: str, port: int, error: OSError) -> BindError:
     return BindError("other", f"{start}: {error.strerror or error}.")
 
 
-class _StillListening(Deadline):
-    """uvloop closes a server, without a word, when accept fails for want of file descriptors and its spare one is
-    gone too. Looks once a second and listens again."""
-
-    __slots__ = ("_listener",)
-
-    def __init__(self, listener: Listener) -> None:
-        super().__init__()
-        self._listener = listener
-
-    def expired(self) -> None:
-        self._listener._look()
-
-
-class _Listening:
-    """A bound socket. The event loop's server closes the one it is given: it gets a duplicate."""
-
-    __slots__ = ("live", "reviving", "server", "spare")
-
-    def __init__(self, spare: socket.socket) -> None:
-        self.spare = spare
-        self.live = spare
-        self.server: asyncio.Server | None = None
-        self.reviving = False
-
-    def close(self) -> None:
-        if self.server is not None:
-            self.server.close()
-        self.spare.close()
-
-
 class Listener:
     """Accepts on any number of addresses and gives each connection a protocol from `protocol_factory`, on TLS after
     the handshake. All times are in seconds of `clock.monotonic`; `deadlines` must be run by the caller.
@@ -113,16 +77,13 @@ class Listener:
     ) -> None:
         self.name = name
         self.addresses: list[tuple[str, int]] = []
-        self.times_revived = 0
         budget = budget or SocketBudget.of_process()
         self.admission = Admission(name, limits, deadlines, clock, budget)
         self._trusted = Admission(name, limits, deadlines, clock, budget, trusted=True)
         self._factory = protocol_factory
         self._tls = tls
-        self._listening: list[_Listening] = []
+        self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
-        self._check = _StillListening(self)
-        self._log = structlog.get_logger().bind(listener=name)
 
     @property
     def connections(self) -> int:
@@ -154,7 +115,7 @@ class Listener:
                 continue
             bound += 1
             self.addresses.append(listening.getsockname()[:2])
-            await self._listen(listening)
+            self._servers.append(await loop.create_server(self._stream, sock=listening, backlog=BACKLOG))
         if not bound:
             raise _bind_error(self.name, where, port, failures[0]) from failures[0]
 
@@ -180,24 +141,8 @@ class Listener:
             reason: Reason = "permission" if error.errno in (errno.EACCES, errno.EPERM) else "other"
             raise BindError(reason, f"{self.name} cannot listen on {path}: {error.strerror or error}.") from error
         self._paths.append(path)
-        await self._listen(listening)
-
-    async def _listen(self, listening: socket.socket) -> None:
-        entry = _Listening(listening)
-        self._listening.append(entry)
-        await self._serve(entry)
-        self._watch()
-
-    async def _serve(self, entry: _Listening) -> None:
         loop = asyncio.get_running_loop()
-        live = entry.spare.dup()
-        if live.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(self._trusted_stream, sock=live, backlog=BACKLOG)
-        else:
-            server = await loop.create_server(self._stream, sock=live, backlog=BACKLOG)
-        entry.live, entry.server = live, server
-        if entry not in self._listening:  # stopped meanwhile
-            entry.close()
+        self._servers.append(await loop.create_unix_server(self._trusted_stream, sock=listening, backlog=BACKLOG))
 
     def _stream(self) -> Stream:
         if self._tls is None:
@@ -207,34 +152,11 @@ class Listener:
     def _trusted_stream(self) -> Stream:
         return PlainStream(self._trusted, self._factory)
 
-    def _watch(self) -> None:
-        admission = self.admission
-        admission.deadlines.add(admission.clock.monotonic() + CHECK_INTERVAL, self._check)
-
-    def _look(self) -> None:
-        for entry in self._listening:
-            if entry.live.fileno() == -1 and not entry.reviving:
-                entry.reviving = True
-                asyncio.get_running_loop().create_task(self._revive(entry))
-        self._watch()
-
-    async def _revive(self, entry: _Listening) -> None:
-        try:
-            await self._serve(entry)
-        except OSError as error:  # the next look tries again
-            self._log.warning("listening_failed", error=str(error))
-        else:
-            self.times_revived += 1
-            self._log.warning("listening_again", reason="the system had refused to accept")
-        finally:
-            entry.reviving = False
-
     def stop_accepting(self) -> None:
         """Close the listening sockets; connections stay. Idempotent."""
-        self._check.cancel_deadline()
-        listening, self._listening = self._listening, []
-        for entry in listening:
-            entry.close()
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
         for path in self._paths:
             path.unlink(missing_ok=True)
         self._paths.clear()
@@ -258,7 +180,8 @@ class Listener:
 
 
 def _bind_inet(family: int, address: tuple[object, ...]) -> socket.socket:
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named, or asyncio would not set TCP_NODELAY on what it accepts.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

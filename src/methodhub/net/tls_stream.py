@@ -132,6 +132,7 @@ class TlsStream(Stream):
         error = _get_error(ssl, count)
         if error == _WANT_READ and (self._fresh or size > _SHRINK):
             self._fresh = False
+            self._send()
             self._renew_bios()
         wrote = plain and self._deliver(plain)
         if error != _WANT_READ:
