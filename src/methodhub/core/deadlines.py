@@ -5,6 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
+
+log = structlog.get_logger()
+
 TICK = 0.1
 """Seconds of one bucket. A deadline expires within one tick of its time."""
 
@@ -62,7 +66,8 @@ class Deadlines:
         return deadline
 
     def expire(self, now: float) -> None:
-        """Run what is due, oldest first. One that arms another in the past sees it run at the next call."""
+        """Run what is due, oldest first. One that arms another in the past sees it run at the next call. A failure is
+        logged and takes no other deadline along."""
         current = int(now / TICK)
         if current < self._next_tick:
             return
@@ -76,7 +81,10 @@ class Deadlines:
             for deadline in list(bucket):
                 if deadline in bucket:  # an earlier one may have cancelled it
                     deadline._bucket = None
-                    deadline.expired()
+                    try:
+                        deadline.expired()
+                    except Exception:
+                        log.exception("a deadline failed")
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
