@@ -29,7 +29,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 def build_app(services: ApiServices) -> Starlette:
     app = Starlette(
-        routes=[*device_routes(), *admin_routes(), *probe_routes()],
+        routes=[*device_routes(), *admin_routes(), *probe_routes(), *method_routes()],
         exception_handlers={HubError: on_hub_error, HTTPException: on_routing_error, Exception: on_unexpected},
     )
     app.router.redirect_slashes = False
@@ -50,12 +50,12 @@ class ResponseHeaders:
             await self._app(scope, receive, send)
             return
         request_id = self._services.request_ids.next()
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
         echoed = [(name, value) for name, value in scope["headers"] if name in ECHO_HEADERS and is_echoed(value)]
 
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-ms-request-id", request_id.encode()), *echoed]
+                message["headers"] = [*message["headers"], (b"x-ms-request-id", request_id), *echoed]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
@@ -97,6 +97,19 @@ def probe_routes() -> list[Route]:
         Route("/health/live", live, methods=["GET"]),
         Route("/health/ready", ready, methods=["GET"]),
     ]
+
+
+def method_routes() -> list[Route]:
+    """For every verb but POST, which never comes here while a hub runs."""
+    return [
+        Route(f"/twins/{{device_id}}{module}/methods{slash}", no_hub, methods=["POST"])
+        for module in ("", "/modules/{module_id}")
+        for slash in ("", "/")
+    ]
+
+
+async def no_hub(request: Request) -> Response:
+    raise HubError(ErrorCode.ServiceUnavailable, "No hub runs on this data. The call did not reach the device.")
 
 
 async def live(request: Request) -> Response:

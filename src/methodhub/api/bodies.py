@@ -9,12 +9,15 @@ from starlette.requests import ClientDisconnect, Request
 from methodhub.core.errors import ErrorCode, HubError
 
 
-def too_large(limit: int) -> HubError:
-    return HubError(ErrorCode.MessageTooLarge, f"The body has more than {limit} bytes.")
+def too_large(limit: int, code: ErrorCode = ErrorCode.MessageTooLarge) -> HubError:
+    """A call's body has a code of its own."""
+    return HubError(code, f"The body has more than {limit} bytes.")
 
 
-def unpack(body: bytes, encoding: str | None, limit: int) -> bytes:
-    """[HUB-gzip] The body without its Content-Encoding. Raises 400000, 413001, 415000."""
+def unpack(
+    body: bytes, encoding: str | None, limit: int, code_if_too_large: ErrorCode = ErrorCode.MessageTooLarge
+) -> bytes:
+    """[HUB-gzip] The body without its Content-Encoding. Raises 400000, 415000 and the code for too large."""
     name = (encoding or "identity").strip().lower()
     if name == "identity":
         return body
@@ -28,7 +31,7 @@ def unpack(body: bytes, encoding: str | None, limit: int) -> bytes:
     except zlib.error:
         raise HubError(ErrorCode.GenericBadRequest, "The body is not gzip, as its Content-Encoding says.") from None
     if len(unpacked) > limit:
-        raise too_large(limit)
+        raise too_large(limit, code_if_too_large)
     if not unpacker.eof or unpacker.unused_data:
         raise HubError(ErrorCode.GenericBadRequest, "The gzip body is cut short, or something follows it.")
     return unpacked

@@ -24,6 +24,9 @@ log = structlog.get_logger()
 RAW_BYTES_FACTOR = 4
 """A chunked body may take this many times its limit on the wire, framing included."""
 
+MAX_LINE = 16
+"""Pipelined requests in line before reading pauses; a caller that hangs up is not noticed while it does."""
+
 
 class HttpServer:
     """What all HTTP connections of a listener share. `administrator`: whoever reaches it needs no credential."""
@@ -77,29 +80,42 @@ class HttpConnection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self._reject(b"426 Upgrade Required", "This port offers no upgrade yet.")
         except httptools.HttpParserError:
-            self._reject(b"400 Bad Request", "The request is no HTTP/1.1.")
+            if not self._check_sizes():
+                self._reject(b"400 Bad Request", "The request is no HTTP/1.1.")
         else:
             self._check_sizes()
             self._run_request_clock()
 
-    def _check_sizes(self) -> None:
-        """[HUB-http-limits] httptools bounds nothing by itself."""
+    def _check_sizes(self) -> bool:
+        """[HUB-http-limits] httptools bounds nothing by itself. Whether the request was rejected."""
         limits = self.services.limits
         if self._in_head and self._raw_bytes > limits.head:
             self._reject(b"431 Request Header Fields Too Large", f"The head has more than {limits.head} bytes.")
         elif self._raw_bytes > limits.body * RAW_BYTES_FACTOR + limits.head:
             self._reject(b"413 Content Too Large", f"The body has more than {limits.body} bytes.")
+        else:
+            return False
+        return True
 
     def _reject(self, status: bytes, message: str) -> None:
         """Answer what is no request that a route could answer, and close."""
         log.info("request rejected", reason=message, peer=self.stream.peer.address)
-        if self.cycle is None or self.cycle.response_complete:
+        if self._owes_an_answer():
             body = b'{"Message":"%b"}' % message.encode()
             self.transport.write(
                 b"HTTP/1.1 %b\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: %d\r\n"
                 b"connection: close\r\n\r\n%b" % (status, len(body), body)
             )
         self.transport.close()
+
+    def _owes_an_answer(self) -> bool:
+        """Whether what is sent now would be taken as the answer to the request that is arriving."""
+        cycle: Any = self.cycle
+        if cycle is None or cycle.response_complete:
+            return self._in_head
+        if self._in_head or self.pipeline:
+            return False
+        return cycle is self._current if isinstance(cycle, MethodExchange) else not cycle.response_started
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_request_clock()
@@ -117,6 +133,8 @@ class HttpConnection(HttpToolsProtocol):
 
     _current: MethodExchange | None = None
     """The method call whose turn it is."""
+
+    _taking_turns = False
 
     def on_message_begin(self) -> None:
         self._in_message = True
@@ -138,12 +156,17 @@ class HttpConnection(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        limit = self.services.limits.head
+        if self._raw_bytes > limit and sum(len(name) + len(value) for name, value in self.headers) > limit:
+            raise ValueError("the head is too large")  # it came at once with what was checked before
         self._in_head = False
         method = self.parser.get_method()
         if method == b"POST" and self._override:
             method = self._override  # [HUB-override] before anything is decided by the verb
         path, _, query = origin_form(self.url).partition(b"?")
-        if method == b"POST" and self.services.methods is not None and not self.parser.should_upgrade():
+        if self.parser.should_upgrade():
+            return  # no cycle: the parser stops behind the head, and the request is rejected
+        if method == b"POST" and self.services.methods is not None:
             target = match_method_route(path)
             if target is not None:
                 keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
@@ -160,9 +183,10 @@ class HttpConnection(HttpToolsProtocol):
             self._current = exchange
             exchange.start()
         else:
-            self.flow.pause_reading()
             waiting: Any = (exchange, self.app)
             self.pipeline.appendleft(waiting)
+            if len(self.pipeline) >= MAX_LINE:
+                self.flow.pause_reading()
 
     def _start_cycle(self, method: bytes, path: bytes, query: bytes) -> None:
         """Hand the request to uvicorn, with who asks in its state: the routes decide what that one may do."""
@@ -181,9 +205,12 @@ class HttpConnection(HttpToolsProtocol):
             "headers": self.headers,
             "state": state,
         }
+        path = path.replace(b"#", b"%23")  # raw in an id: some clients do not encode ids, and a fragment is never sent
         self.url = path + b"?" + query if query else path
         super().on_headers_complete()
         self.scope["method"] = method.decode("latin-1")
+        if len(self.pipeline) < MAX_LINE:
+            self.flow.resume_reading()  # uvicorn pauses for the first in line
 
     def on_body(self, body: bytes) -> None:
         cycle: Any = self.cycle
@@ -198,6 +225,8 @@ class HttpConnection(HttpToolsProtocol):
         self._in_head = True
         self._raw_bytes = 0
         self._stop_request_clock()
+        if self.parser.should_upgrade():
+            return
         cycle: Any = self.cycle
         if isinstance(cycle, MethodExchange):
             cycle.complete()
@@ -214,21 +243,37 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """[HUB-pipelining] The next request in line; uvicorn's own, but idle time is measured without a timer each."""
-        if self.transport.is_closing():
+        if self._taking_turns or self.transport.is_closing():
             return
-        self.flow.resume_reading()
-        if self.pipeline:
-            cycle: Any
-            cycle, app = self.pipeline.pop()
-            if isinstance(cycle, MethodExchange):
-                self._current = cycle
-                cycle.start()
-            else:
-                self._start_asgi_task(cycle, app)
-        else:
+        cycle: Any = self.cycle
+        if self._in_message and self.expect_100_continue and cycle.response_complete:
+            # Answered without its body, which may come or not: what comes next cannot be told from it.
+            self.transport.close()
+            return
+        self._taking_turns = True
+        try:
+            self._take_turns()
+        finally:
+            self._taking_turns = False
+        if len(self.pipeline) < MAX_LINE:
+            self.flow.resume_reading()
+        if cycle.response_complete and not self.transport.is_closing():
             self._idle_since = self.services.clock.monotonic()
             if self._idle_clock is None:
                 self._arm_idle_clock()
+
+    def _take_turns(self) -> None:
+        """In a loop: those that are answered at once would else deepen the stack, each by the next."""
+        while self.pipeline and not self.transport.is_closing():
+            cycle: Any
+            cycle, app = self.pipeline.pop()
+            if not isinstance(cycle, MethodExchange):
+                self._start_asgi_task(cycle, app)
+                return
+            self._current = cycle
+            cycle.start()
+            if not cycle.response_complete:
+                return
 
     # --- time ----------------------------------------------------------------------------------------------------
 

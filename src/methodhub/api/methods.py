@@ -11,7 +11,7 @@ from zlib import crc32
 
 import structlog
 
-from methodhub.api.bodies import unpack
+from methodhub.api.bodies import too_large, unpack
 from methodhub.api.responses import ECHO_HEADERS, is_echoed
 from methodhub.core.access import Right, authorize
 from methodhub.core.calls import MethodResult, Outcome
@@ -108,7 +108,7 @@ class MethodExchange:
         self._size += len(data)
         limit = self._connection.services.limits.body
         if self._size > limit:
-            self._fail(HubError(ErrorCode.ArgumentInvalid, f"The body has more than {limit} bytes."))
+            self._fail(too_large(limit, ErrorCode.ArgumentInvalid))
         else:
             self._body.append(data)
 
@@ -133,7 +133,8 @@ class MethodExchange:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             encoding = self._header(b"content-encoding")
             if encoding is not None:
-                body = unpack(body, encoding.decode("latin-1"), services.limits.body)
+                limit = services.limits.body
+                body = unpack(body, encoding.decode("latin-1"), limit, ErrorCode.ArgumentInvalid)
             request = parse_method_request(body, services.rules)
             if not ID_PATTERN.fullmatch(self._target.device_id):
                 raise not_found(self._target.device)
