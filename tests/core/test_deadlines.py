@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +49,7 @@ def test_of_many_those_that_are_due_and_not_cancelled_run_oldest_first(
         assert set(kept) - set(ran) <= {when for when in kept if when > now}
     deadlines.expire(start + 1_000)
     assert sorted(ran) == kept
-    assert all(later > earlier - TICK for earlier, later in zip(ran, ran[1:], strict=False))
+    assert all(later > earlier - TICK for earlier, later in pairwise(ran))
     assert len(deadlines) == 0
 
 

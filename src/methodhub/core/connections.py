@@ -60,7 +60,10 @@ class Attachment:
         self.ended = False
 
     async def claim(self) -> None:
-        """Tell the bus that the target takes methods; or, claimed already, that it takes more of them."""
+        """Tell the bus that the target takes methods; or, claimed already, that it takes more of them. [HUB-takeover]
+        A connection that has ended must not push out the claim of the newer one."""
+        if self.ended:
+            return
         if self._claim is not None:
             self._claim.renew()
             return

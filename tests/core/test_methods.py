@@ -1,0 +1,61 @@
+"""What Methods decides alone: look-ups that fail, and what is counted. The whole of a call is in `tests/rooms`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from methodhub.core.identity import Identity, Target
+from tests.rooms.world import ALL, World
+
+D = Target("d")
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as world:
+        yield world
+
+
+def test_a_store_that_is_away_is_503001_for_nothing_was_delivered(world: World) -> None:
+    class Away:
+        async def get(self, target: Target) -> Identity | None:
+            raise OSError("no disk")
+
+    world.registry._store = Away()  # type: ignore[assignment]
+    assert world.call(D).code == 503001
+    assert world.is_idle()
+
+
+def test_a_connected_target_is_called_without_the_store(world: World) -> None:
+    world.create(D)
+    device = world.connect(D, ALL)
+    world.registry._store = None  # type: ignore[assignment]
+    caller = world.call(D)
+    device.answer()
+    assert caller.code == 0
+
+
+def test_every_end_is_counted_with_its_duration(world: World) -> None:
+    world.create(D)
+    device = world.connect(D, ALL)
+    world.call(D)
+    world.clock.advance(0.02)
+    device.answer()
+    world.call(D, "reboot").invocation.cancel()
+    device.drop()
+    world.call(D)
+    assert world.metrics.calls == {"ok": 1, "cancelled": 1, "DeviceNotOnline": 1}
+    assert world.metrics.latency_sum == pytest.approx(0.02)
+
+
+def test_a_call_that_ended_is_not_ended_again(world: World) -> None:
+    world.create(D)
+    device = world.connect(D, ALL)
+    caller = world.call(D)
+    device.answer()
+    caller.invocation.cancel()
+    caller.invocation.expired()
+    assert caller.code == 0
+    assert world.metrics.calls == {"ok": 1}
