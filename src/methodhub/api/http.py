@@ -12,8 +12,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from methodhub.api.methods import MethodExchange, match_method_route
-from methodhub.api.services import ApiServices, HttpDate, authenticate
+from methodhub.api.heads import KnownHeads, match_method_route, read_call_head
+from methodhub.api.methods import MethodExchange, ResponseHeads
+from methodhub.api.services import ApiServices, authenticate
 from methodhub.core.access import ADMINISTRATOR, Principal
 from methodhub.core.deadlines import Deadline
 from methodhub.core.errors import HubError
@@ -39,7 +40,8 @@ class HttpServer:
         self.state = ServerState()
         self.services = services
         self.administrator = administrator
-        self.date = HttpDate()
+        self.response_heads = ResponseHeads()
+        self.known_heads = KnownHeads(services.limits.body)
 
     def connection(self, stream: Stream) -> HttpConnection:
         return HttpConnection(self, stream)
@@ -49,11 +51,12 @@ class HttpConnection(HttpToolsProtocol):
     def __init__(self, server: HttpServer, stream: Stream) -> None:
         super().__init__(server.config, server.state, {})
         self.services = server.services
-        self.date = server.date
+        self.response_heads = server.response_heads
+        self._known_heads = server.known_heads
         self.stream = stream
         self._administrator = server.administrator
-        self._authorization: bytes | None = None
-        self._override: bytes | None = None
+        self._fields: dict[bytes, bytes] = {}
+        self._begun_in_chunk = 0
         self._in_message = False
         self._in_head = True
         self._raw_bytes = 0
@@ -65,7 +68,7 @@ class HttpConnection(HttpToolsProtocol):
         """Whoever sent the headers just read. Raises 401002."""
         if self._administrator:
             return ADMINISTRATOR
-        principal = authenticate(self.services, self._authorization)
+        principal = authenticate(self.services, self._fields.get(b"authorization"))
         self.stream.authenticated()
         return principal
 
@@ -74,6 +77,9 @@ class HttpConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.parser is None or self.stream.is_closing():
             return
+        if not (self._in_message or self._raw_bytes) and self._answer_at_once(data):
+            return
+        self._begun_in_chunk = 0
         self._raw_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -84,7 +90,26 @@ class HttpConnection(HttpToolsProtocol):
                 self._reject(b"400 Bad Request", "The request is no HTTP/1.1.")
         else:
             self._check_sizes()
-            self._run_request_clock()
+            if self._in_message or self._raw_bytes:
+                self._run_request_clock()
+            elif self._begun_in_chunk == 1 and isinstance(self.cycle, MethodExchange):
+                self._known_heads.remember(data, self.cycle.head)
+
+    def _answer_at_once(self, data: bytes) -> bool:
+        """[HUB-known-head] One whole method call, whose head was parsed and authorized before, byte for byte."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            return False
+        services = self.services
+        found = self._known_heads.find(data, services.policies.version, services.clock.wall())
+        if found is None:
+            return False
+        head, body = found
+        self.stream.authenticated()
+        exchange = MethodExchange(self, head)
+        self.cycle = self._current = exchange
+        exchange.answer(body)
+        return True
 
     def _check_sizes(self) -> bool:
         """[HUB-http-limits] httptools bounds nothing by itself. Whether the request was rejected."""
@@ -137,42 +162,35 @@ class HttpConnection(HttpToolsProtocol):
     _taking_turns = False
 
     def on_message_begin(self) -> None:
+        self._begun_in_chunk += 1
         self._in_message = True
         self._in_head = True
-        self._authorization = None
-        self._override = None
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"authorization":
-            self._authorization = value
-        elif name == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
-        elif name == b"x-http-method-override":
-            self._override = value.strip().upper()
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         limit = self.services.limits.head
         if self._raw_bytes > limit and sum(len(name) + len(value) for name, value in self.headers) > limit:
             raise ValueError("the head is too large")  # it came at once with what was checked before
         self._in_head = False
+        self._fields = fields = dict(self.headers)
+        self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
         method = self.parser.get_method()
-        if method == b"POST" and self._override:
-            method = self._override  # [HUB-override] before anything is decided by the verb
+        if method == b"POST":  # [HUB-override] before anything is decided by the verb
+            method = fields.get(b"x-http-method-override", b"").strip().upper() or method
         path, _, query = origin_form(self.url).partition(b"?")
         if self.parser.should_upgrade():
             return  # no cycle: the parser stops behind the head, and the request is rejected
         if method == b"POST" and self.services.methods is not None:
             target = match_method_route(path)
             if target is not None:
-                keep_alive = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-                exchange = MethodExchange(self, target, query, keep_alive)
-                exchange.authorize()
-                self._take_turn(exchange)
+                keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+                head = read_call_head(self, target, query, fields, keep_alive)
+                self._take_turn(MethodExchange(self, head))
                 return
         self._start_cycle(method, path, query)
 

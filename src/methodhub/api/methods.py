@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
-import re
 from asyncio import Event
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes
 from zlib import crc32
 
 import structlog
 
 from methodhub.api.bodies import too_large, unpack
-from methodhub.api.responses import ECHO_HEADERS, is_echoed
-from methodhub.core.access import Right, authorize
+from methodhub.api.heads import CallHead
 from methodhub.core.calls import MethodResult, Outcome
 from methodhub.core.errors import ErrorCode, HubError
-from methodhub.core.identity import ID_PATTERN, Target
 from methodhub.core.methods import Invocation
-from methodhub.core.registry import not_found
-from methodhub.iothub.rest import check_api_version, error_body_nested, parse_method_request, query_value, result_body
+from methodhub.iothub.rest import error_body_nested, parse_method_request, result_body
 
 if TYPE_CHECKING:
     from methodhub.api.http import HttpConnection
 
 log = structlog.get_logger()
 
-_ROUTE = re.compile(r"/twins/([^/]+)(?:/modules/([^/]+))?/methods/?", re.IGNORECASE)
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _UNUSED_EVENT = Event()
 
 
-def match_method_route(raw_path: bytes) -> Target | None:
-    """Whom a call's path names, or None for the path of another route. Some tools encode the slashes, too: ids hold
-    none, so the path is percent-decoded (once) before it is taken apart."""
-    path = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
-    match = _ROUTE.fullmatch(path.decode("utf-8", "replace"))
-    return None if match is None else Target(match[1], match[2] or "")
+class ResponseHeads:
+    """The first lines of a response, by status; made anew with the date, once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._heads: dict[int, bytes] = {}
+
+    def of(self, status: int, now: float) -> bytes:
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._heads.clear()
+        head = self._heads.get(status)
+        if head is None:
+            phrase = HTTPStatus(status).phrase
+            head = self._heads[status] = (
+                f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json; charset=utf-8\r\n"
+                f"date: {formatdate(second, usegmt=True)}\r\ncontent-length: "
+            ).encode()
+        return head
 
 
 class MethodExchange:
@@ -49,32 +57,26 @@ class MethodExchange:
         "_complete",
         "_connection",
         "_error",
-        "_expects_continue",
-        "_headers",
         "_invocation",
-        "_query",
         "_size",
         "_started",
-        "_target",
         "disconnected",
+        "head",
         "keep_alive",
         "message_event",
         "response_complete",
     )
 
-    def __init__(self, connection: HttpConnection, target: Target, query: bytes, keep_alive: bool) -> None:
+    def __init__(self, connection: HttpConnection, head: CallHead) -> None:
         self._connection = connection
-        self._target = target
-        self._query = query
-        self._headers = connection.headers
-        self._expects_continue = connection.expect_100_continue
+        self.head = head
         self._body: list[bytes] = []
         self._size = 0
         self._complete = False
         self._started = False
-        self._error: HubError | None = None
+        self._error = head.error
         self._invocation: Invocation | None = None
-        self.keep_alive = keep_alive
+        self.keep_alive = head.keep_alive
         # What uvicorn's protocol looks at in its own cycles.
         self.response_complete = False
         self.disconnected = False
@@ -82,24 +84,17 @@ class MethodExchange:
 
     # --- the request ---------------------------------------------------------------------------------------------
 
-    def authorize(self) -> None:
-        """[HUB-authorize-first] Decided from the headers, before a byte of the body is kept or unpacked."""
-        target = self._target
-        path = ("twins", target.device_id)
-        try:
-            principal = self._connection.authenticate()
-            authorize(
-                principal, Right.SERVICE_CONNECT, (*path, "modules", target.module_id) if target.module_id else path
-            )
-        except HubError as error:
-            self._error = error
+    def answer(self, body: bytes) -> None:
+        """The whole request came at once, and nothing is before it."""
+        self._started = self._complete = True
+        self._call(body)
 
     def start(self) -> None:
         """Every earlier request on the connection is answered: this one's turn."""
         self._started = True
         if self._error is not None or self._complete:
             self._proceed()
-        elif self._expects_continue:
+        elif self.head.expects_continue:
             self._connection.transport.write(_CONTINUE)
 
     def add_body(self, data: bytes) -> None:
@@ -127,23 +122,26 @@ class MethodExchange:
         if self._error is not None:
             self._respond_error(self._error)
             return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        encoding = self.head.content_encoding
+        if encoding is not None:
+            try:
+                body = unpack(body, encoding, self._connection.services.limits.body, ErrorCode.ArgumentInvalid)
+            except HubError as error:
+                self._respond_error(error)
+                return
+        self._call(body)
+
+    def _call(self, body: bytes) -> None:
         services = self._connection.services
         try:
-            check_api_version(query_value(self._query, b"api-version"))
-            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            encoding = self._header(b"content-encoding")
-            if encoding is not None:
-                limit = services.limits.body
-                body = unpack(body, encoding.decode("latin-1"), limit, ErrorCode.ArgumentInvalid)
             request = parse_method_request(body, services.rules)
-            if not ID_PATTERN.fullmatch(self._target.device_id):
-                raise not_found(self._target.device)
         except HubError as error:
             self._respond_error(error)
             return
-        self._body.clear()
         assert services.methods is not None
-        invocation = services.methods.invoke(self._target, request, self._settled)
+        invocation = services.methods.invoke(self.head.target, request, self._settled)
         if not self.response_complete:
             self._invocation = invocation
 
@@ -159,7 +157,7 @@ class MethodExchange:
     def _settled(self, outcome: Outcome) -> None:
         self._invocation = None
         if isinstance(outcome, MethodResult):
-            self._respond(200, result_body(outcome), b"")
+            self._respond(200, result_body(outcome), self.head.echo)
         else:
             self._respond_error(outcome)
 
@@ -167,43 +165,32 @@ class MethodExchange:
         if not self._complete:
             # The rest of the body is thrown away as it comes; where the caller waits for 100 it never comes, and what
             # comes instead cannot be told from it.
-            self.keep_alive = self.keep_alive and not self._expects_continue
+            self.keep_alive = self.keep_alive and not self.head.expects_continue
         if error.reason is not None:
-            log.info("request refused", target=str(self._target), code=int(error.code), reason=error.reason)
+            log.info("request refused", target=str(self.head.target), code=int(error.code), reason=error.reason)
         services = self._connection.services
         request_id = services.request_ids.next()
-        body = error_body_nested(error, request_id, services.clock.wall())
-        name = f"iothub-errorcode: {error.code.name}\r\n".encode()
-        self._respond(error.code.http_status, body, name, request_id)
+        body = error_body_nested(error, request_id.decode(), services.clock.wall())
+        more = b"iothub-errorcode: %b\r\n%b" % (error.code.name.encode(), self.head.echo)
+        self._respond(error.code.http_status, body, more, request_id)
 
-    def _respond(self, status: int, body: bytes, more_headers: bytes, request_id: str | None = None) -> None:
+    def _respond(self, status: int, body: bytes, more_headers: bytes, request_id: bytes | None = None) -> None:
         if self.response_complete or self.disconnected:
             return
         self.response_complete = True
         connection = self._connection
         services = connection.services
-        head = (
-            b"%bcontent-type: application/json; charset=utf-8\r\ncontent-length: %d\r\ndate: %b\r\n"
-            b'x-ms-request-id: %b\r\netag: "%08x"\r\n%b'
+        if not self.keep_alive:
+            more_headers += b"connection: close\r\n"
+        connection.transport.write(
+            b'%b%d\r\nx-ms-request-id: %b\r\netag: "%08x"\r\n%b\r\n%b'
             % (
-                _STATUS_LINES[status],
+                connection.response_heads.of(status, services.clock.wall()),
                 len(body),
-                connection.date.at(services.clock.wall()),
-                (request_id or services.request_ids.next()).encode(),
+                request_id or services.request_ids.next(),
                 crc32(body),
                 more_headers,
+                body,
             )
         )
-        for name, value in self._headers:
-            if name in ECHO_HEADERS and is_echoed(value):
-                head += b"%b: %b\r\n" % (name, value)
-        if not self.keep_alive:
-            head += b"connection: close\r\n"
-        connection.transport.write(b"%b\r\n%b" % (head, body))
         connection.exchange_complete(self.keep_alive)
-
-    def _header(self, wanted: bytes) -> bytes | None:
-        for name, value in self._headers:
-            if name == wanted:
-                return value
-        return None

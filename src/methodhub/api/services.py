@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from email.utils import formatdate
 
 from methodhub.core.access import ADMINISTRATOR, AuthenticationError, Policies, Principal, unauthorized
 from methodhub.core.clock import Clock
@@ -23,12 +22,12 @@ class RequestIds:
 
     def __init__(self) -> None:
         random = secrets.token_hex(10)
-        self._prefix = f"{random[:8]}-{random[8:12]}-{random[12:16]}-{random[16:20]}-"
+        self._prefix = f"{random[:8]}-{random[8:12]}-{random[12:16]}-{random[16:20]}-".encode()
         self._count = 0
 
-    def next(self) -> str:
+    def next(self) -> bytes:
         self._count += 1
-        return f"{self._prefix}{self._count:012x}"
+        return b"%b%012x" % (self._prefix, self._count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +68,6 @@ class ApiServices:
     request_ids: RequestIds = field(default_factory=RequestIds)
 
 
-class HttpDate:
-    """The `Date` header's value, made anew once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = b""
-
-    def at(self, now: float) -> bytes:
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._text = formatdate(second, usegmt=True).encode()
-        return self._text
-
-
 def authenticate(services: ApiServices, header: bytes | None) -> Principal:
     """The principal of an Authorization header. Raises 401002, whose reason is for the log."""
     if header is None:
@@ -98,4 +82,4 @@ def authenticate(services: ApiServices, header: bytes | None) -> Principal:
         raise unauthorized(str(error)) from None
 
 
-__all__ = ["ADMINISTRATOR", "ApiServices", "HttpDate", "HttpLimits", "HubFacts", "RequestIds", "authenticate"]
+__all__ = ["ADMINISTRATOR", "ApiServices", "HttpLimits", "HubFacts", "RequestIds", "authenticate"]

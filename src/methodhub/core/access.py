@@ -90,6 +90,8 @@ class Principal:
     name: str
     rights: frozenset[Right]
     scopes: tuple[tuple[str, ...], ...] = EVERYWHERE
+    expiry: float = field(default=0.0, compare=False)
+    """Of its token, in seconds since 1970, UTC."""
 
 
 ADMINISTRATOR = Principal("administrator", frozenset(ALL_RIGHTS))
@@ -147,13 +149,16 @@ class Policies:
 
     def __init__(self, hub_names: frozenset[str], cache_size: int = 10_000) -> None:
         self.hub_names = hub_names
+        self.version = 0
+        """Counts up with each change."""
         self._policies: dict[str, Policy] = {}
-        self._cache: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
+        self._cache: OrderedDict[bytes, Principal] = OrderedDict()
         self._cache_size = cache_size
 
     def load(self, policies: Iterable[Policy]) -> None:
         """Take these policies. What was verified against the former ones is forgotten."""
         self._policies = {policy.name: policy for policy in policies}
+        self.version += 1
         self._cache.clear()
 
     def all(self) -> list[Policy]:
@@ -164,10 +169,8 @@ class Policies:
 
     def cached(self, text: bytes, now: float) -> Principal | None:
         """The principal of a token text that was verified before and still holds."""
-        entry = self._cache.get(text)
-        if entry is None or entry[1] < now:
-            return None
-        return entry[0]
+        principal = self._cache.get(text)
+        return None if principal is None or principal.expiry < now else principal
 
     def authenticate(self, text: bytes, token: SasToken, now: float) -> Principal:
         """The principal of a policy token. `text` is the header value it was parsed from.
@@ -175,8 +178,8 @@ class Policies:
         Raises AuthenticationError.
         """
         policy, _ = self.verify(token, now)
-        principal = Principal(policy.name, frozenset(policy.rights), token.paths)
-        self._cache[text] = (principal, token.expiry)
+        principal = Principal(policy.name, frozenset(policy.rights), token.paths, token.expiry)
+        self._cache[text] = principal
         if len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return principal

@@ -62,12 +62,12 @@ class Attachment:
     async def claim(self) -> None:
         """Tell the bus that the target takes methods; or, claimed already, that it takes more of them. [HUB-takeover]
         A connection that has ended must not push out the claim of the newer one."""
-        if self.ended:
-            return
         if self._claim is not None:
             self._claim.renew()
-            return
-        claim = await self._table.bus.claim(self.target, self.answer)
+        elif not self.ended:
+            self._hold(await self._table.bus.claim(self.target, self.answer))
+
+    def _hold(self, claim: Claim) -> None:
         if self.ended:
             claim.release()
         else:

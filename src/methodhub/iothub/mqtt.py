@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from methodhub.core.calls import RID_START_LIMIT
@@ -113,8 +114,7 @@ def twin_response_topic(status: int, rid: str, version: int | None = None) -> by
 # --- what a device publishes -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class MethodAnswer:
+class MethodAnswer(NamedTuple):
     """An answer to a call. `status` is None where the topic holds no 32-bit integer; `rid` None where it has none."""
 
     status: int | None
@@ -148,7 +148,8 @@ def parse_topic(topic: str, target: Target) -> Published:
     """What a PUBLISH of this identity to `topic` means."""
     match = _FAST_ANSWER.fullmatch(topic)
     if match is not None:
-        return MethodAnswer(_status(match[1]), int(match[2], 16))
+        status = int(match[1])
+        return MethodAnswer(status if _is_32_bit(status) else None, int(match[2], 16))
     lower = topic.lower()
     if lower.startswith(_RESPONSE_PREFIX):
         return _parse_answer(topic[len(_RESPONSE_PREFIX) :])
@@ -175,7 +176,11 @@ def _status(text: str) -> int | None:
     if not _STATUS.fullmatch(text):
         return None
     value = int(text)
-    return value if -(2**31) <= value < 2**31 else None
+    return value if _is_32_bit(value) else None
+
+
+def _is_32_bit(value: int) -> bool:
+    return -0x8000_0000 <= value <= 0x7FFF_FFFF
 
 
 def _rid_text(query: str) -> str:
