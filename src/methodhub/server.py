@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import os
 import resource
 import signal
@@ -440,6 +441,14 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def calm_the_collector() -> None:
+    """What lives for as long as a connection is not looked at again and again: the hub makes no garbage cycles of its
+    own per call, and the default threshold costs one part in fifteen of a call's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 50)
+
+
 def serve(settings: Settings, on_ready: Callable[[ReadyFacts], None]) -> int:
     """Run a hub until SIGTERM or SIGINT. Returns the exit code. Raises StartError."""
     raise_file_limit()
@@ -460,7 +469,9 @@ async def _serve(settings: Settings, on_ready: Callable[[ReadyFacts], None]) -> 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     hub = Hub(settings)
-    on_ready(await hub.start())
+    facts = await hub.start()
+    calm_the_collector()
+    on_ready(facts)
     sys.stdout.flush()
     await stop.wait()
     log.info("stopping", open_calls=len(hub.methods.open), connected=len(hub.table))
