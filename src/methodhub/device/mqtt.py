@@ -79,7 +79,7 @@ class MqttConnection(asyncio.Protocol):
         self._filters: tuple[tuple[str, int], ...] = ()
         self._clean_session = True
         self._held: list[bytes] | None = []
-        """Requests that were delivered before CONNACK was written; None from then on."""
+        """Requests that were delivered before CONNACK, or the SUBACK of their filter, was written; else None."""
         self._queue: deque[Event] | None = None
         """Events that wait for the one that is being handled; None while none is."""
         self._task: asyncio.Task[None] | None = None
@@ -211,12 +211,16 @@ class MqttConnection(asyncio.Protocol):
             self._stream.close()
             return
         self._protocol.accept(admitted.session is not None, self._services.clock.monotonic())
-        self._flush()
-        held, self._held = self._held or [], None
-        self._stream.writelines(held)
+        self._release_held()
         self._arm_keep_alive()
         log.debug("device connected", target=str(self.target), peer=self._stream.peer.address)
         self._take_events()
+
+    def _release_held(self) -> None:
+        self._flush()
+        held, self._held = self._held or [], None
+        if held:
+            self._stream.writelines(held)
 
     def _subscribe(self, packet: Subscribe) -> None:
         filters = dict(self._filters)
@@ -239,14 +243,16 @@ class MqttConnection(asyncio.Protocol):
         self, filters: tuple[tuple[str, int], ...], packet_id: int, granted: tuple[int, ...]
     ) -> None:
         """[HUB-suback] The session is stored and the target claimed before SUBACK: a call made right after it never
-        finds the device offline."""
+        finds the device offline. One that waited for it follows SUBACK."""
         attachment = self._attachment
         assert attachment is not None
+        self._held = []
         self._filters = filters
         await self._save_session()
         if any(is_method_filter(name) for name, _ in filters):
             await attachment.claim()
         self._protocol.grant(packet_id, granted)
+        self._release_held()
 
     def _unsubscribe(self, packet: Unsubscribe) -> None:
         kept = tuple(pair for pair in self._filters if pair[0] not in packet.filters)
