@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -34,7 +35,7 @@ def test_of_many_those_that_are_due_and_not_cancelled_run_oldest_first(
 ) -> None:
     deadlines, ran = Deadlines(start), list[float]()
     armed = [(start + after, cancel) for after, cancel in wanted]
-    made = [deadlines.call_at(when, lambda when=when: ran.append(when)) for when, _ in armed]
+    made = [deadlines.call_at(when, partial(ran.append, when)) for when, _ in armed]
     for deadline, (_, cancel) in zip(made, armed, strict=True):
         if cancel:
             deadline.cancel_deadline()

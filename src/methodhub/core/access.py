@@ -72,7 +72,7 @@ class SasToken:
     host: str
     """Lower case, without a port."""
     paths: tuple[tuple[str, ...], ...]
-    """The readings of the segments behind the host: decoded once and, where that differs, twice."""
+    """The readings of the segments behind the host: decoded once and, where they differ, twice and not at all."""
     expiry: float
     """Seconds since 1970, UTC."""
     policy_name: str | None

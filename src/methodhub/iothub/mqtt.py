@@ -20,6 +20,7 @@ MAX_SUBSCRIPTIONS = 50
 _RESPONSE_PREFIX = "$iothub/methods/res/"
 _TWIN_GET_PREFIX = "$iothub/twin/GET/"
 _TWIN_PATCH_PREFIX = "$iothub/twin/PATCH/properties/reported/"
+_MAX_TWIN_RID = 256
 
 
 class ConnectReturnCode:
@@ -41,20 +42,20 @@ class UserName:
 def parse_user_name(text: str) -> UserName:
     """`host/device[/module]/[?]api-version=...`; unknown properties are ignored. Raises ValueError."""
     host, *rest = text.split("/")
+    host = host.rsplit(":", 1)[0] if host.count(":") == 1 else host
     # The last segment holds the properties, with or without '?'; some clients omit it, some write "a/b" in it.
     for index, segment in enumerate(rest):
-        if segment.startswith("?") or (index > 0 and _is_properties(segment)):
+        if index > 0 and _is_properties(segment):
             rest = rest[:index]
             break
     ids = [segment for segment in rest if segment]
     if not host or not 1 <= len(ids) <= 2 or not all(ID_PATTERN.fullmatch(part) for part in ids):
         raise ValueError("the user name is not host/deviceId[/moduleId]/?api-version=...")
-    host = host.rsplit(":", 1)[0] if host.count(":") == 1 else host
     return UserName(host.lower(), Target(*ids))
 
 
 def _is_properties(segment: str) -> bool:
-    return segment.lower().startswith(("api-version=", "deviceclienttype=", "model-id=", "auth-chain="))
+    return segment.lower().startswith(("?", "api-version=", "deviceclienttype=", "model-id=", "auth-chain="))
 
 
 def client_id_of(target: Target) -> str:
@@ -93,9 +94,7 @@ def filter_takes_method(topic_filter: str, method_name: str) -> bool:
     wanted = topic_filter[len(METHOD_FILTER_ROOT) :].split("/")
     if wanted[0] == "#":
         return True
-    if wanted[0] not in {"+", method_name} or len(wanted) != 2:
-        return False
-    return wanted[1] in {"#", "+"}
+    return wanted[0] in {"+", method_name} and wanted[1:] in (["#"], ["+"], ["+", "#"])
 
 
 # --- what the hub sends ------------------------------------------------------------------------------------------
@@ -154,9 +153,11 @@ def parse_topic(topic: str, target: Target) -> Published:
     if lower.startswith(_RESPONSE_PREFIX):
         return _parse_answer(topic[len(_RESPONSE_PREFIX) :])
     if lower.startswith(_TWIN_GET_PREFIX.lower()):
-        return TwinGet(_rid_text(topic[len(_TWIN_GET_PREFIX) :]))
+        rid = _rid_text(topic[len(_TWIN_GET_PREFIX) :])
+        return TwinGet(rid) if len(rid) <= _MAX_TWIN_RID else Other.FOREIGN
     if lower.startswith(_TWIN_PATCH_PREFIX.lower()):
-        return TwinPatch(_rid_text(topic[len(_TWIN_PATCH_PREFIX) :]))
+        rid = _rid_text(topic[len(_TWIN_PATCH_PREFIX) :])
+        return TwinPatch(rid) if len(rid) <= _MAX_TWIN_RID else Other.FOREIGN
     root = f"devices/{target.device_id}/"
     if target.module_id:
         root += f"modules/{target.module_id}/"
@@ -167,7 +168,7 @@ def parse_topic(topic: str, target: Target) -> Published:
 
 def _parse_answer(rest: str) -> MethodAnswer:
     status, _, query = rest.partition("/") if "/" in rest else rest.partition("?")
-    rid = _rid_text(query)
+    rid = unquote(_rid_text(query))
     return MethodAnswer(_status(status), int(rid, 16) if _RID.fullmatch(rid) else None)
 
 
@@ -184,10 +185,11 @@ def _is_32_bit(value: int) -> bool:
 
 
 def _rid_text(query: str) -> str:
+    """As it stands: what comes back in a topic was fit to stand in one [MQTT-3.3.2-2]."""
     for pair in query.lstrip("/?").split("&"):
         name, _, value = pair.partition("=")
         if unquote(name).lower() == "$rid":
-            return unquote(value)
+            return value
     return ""
 
 

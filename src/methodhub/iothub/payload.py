@@ -19,9 +19,7 @@ def json_error(payload: bytes) -> str | None:
         _decode(payload)
     except RecursionError:
         return "it is nested too deeply"
-    except UnicodeDecodeError as error:
-        return f"it is not UTF-8 (byte {error.start})"
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return _second_opinion(payload)
     return None
 

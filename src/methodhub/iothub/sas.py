@@ -71,21 +71,29 @@ def _expiry(text: str) -> float:
 def parse_resource(resource: str) -> tuple[str, tuple[tuple[str, ...], ...]]:
     """Host (lower case, without a port) and the readings of the path of an `sr` text in any SDK's encoding.
 
-    C leaves slashes raw, Python encodes everything, C# encodes ids twice. Ids may hold a literal `%`, so both readings
-    are kept where they differ. Some tools append the query to the path: it is cut off.
+    C encodes nothing, Python everything, C# ids twice. Ids may hold a literal `%`, so every reading is kept where they
+    differ. The first is the one of most SDKs: decoded once.
     """
-    host, *segments = unquote(resource).split("/")
+    host, once = _split(unquote(resource))
+    twice = tuple(unquote_plus(segment) for segment in once)
+    raw = _split(resource)[1] if "/" in resource else once
+    return host, tuple(dict.fromkeys((once, twice, raw)))
+
+
+def _split(text: str) -> tuple[str, tuple[str, ...]]:
+    """Host and path. Some tools append the query to the path: it is cut off where no id can stand, else the scope
+    of an id that looks like a query would widen to all devices."""
+    host, *segments = text.split("/")
     if host.lower() in {"https:", "amqps:"} and len(segments) > 1:
         _, host, *segments = segments
     host = host.rsplit(":", 1)[0] if host.count(":") == 1 else host
     path: list[str] = []
     for segment in segments:
-        if segment.lower().startswith(("api-version=", "?")):
+        if len(path) % 2 == 0 and segment.lower().startswith(("api-version=", "?")):
             break
         if segment:
             path.append(segment)
-    once, twice = tuple(path), tuple(unquote_plus(segment) for segment in path)
-    return host.lower(), (once,) if once == twice else (once, twice)
+    return host.lower(), tuple(path)
 
 
 def build_token(resource: str, key: str, expiry: int, policy_name: str | None = None) -> str:
