@@ -1,0 +1,28 @@
+"""What the device SDKs send and expect over MQTT, played from one file per SDK."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clock import ManualClock
+from tests.harness import RunningHub
+from tests.transcripts.device_player import DevicePlayer
+from tests.transcripts.dialogues import Dialogue, read_all
+
+DIALOGUES = read_all(Path(__file__).parent / "devices")
+
+
+@pytest.fixture(scope="module")
+def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    """One for all dialogues: each has its own device, and time only goes on."""
+    with RunningHub(tmp_path_factory.mktemp("hub"), ManualClock(wall=float(int(time.time())))) as hub:
+        yield hub
+
+
+@pytest.mark.parametrize("dialogue", DIALOGUES, ids=str)
+def test_dialogue_of_a_device(shared_hub: RunningHub, dialogue: Dialogue) -> None:
+    DevicePlayer(shared_hub, dialogue).play()
