@@ -17,6 +17,8 @@ CIPHERS = (
 GROUPS = b"X25519:P-256:P-384"
 """Post-quantum groups are left out: their keys would stay in memory for as long as the connection lives."""
 
+BUFFER_SIZE = 65_536
+
 _OPTIONS = SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE
 
 
@@ -35,6 +37,10 @@ class TlsContextHolder:
 
     def __init__(self, chain_pem: bytes, key_pem: bytes, *, request_client_certificates: bool = False) -> None:
         self.request_client_certificates = request_client_certificates
+        # Shared by all streams of a listener, which run in one thread: nothing stays in it after the call that filled
+        # it.
+        self.buffer = ffi.new("char[]", BUFFER_SIZE)
+        self.view = ffi.buffer(self.buffer)
         self.current = self._build(chain_pem, key_pem)
 
     def replace(self, chain_pem: bytes, key_pem: bytes) -> None:

@@ -11,19 +11,15 @@ from OpenSSL._util import ffi, lib
 
 from methodhub.net.admission import Admission
 from methodhub.net.stream import Data, Peer, Stream
-from methodhub.net.tls import TlsContextHolder
+from methodhub.net.tls import BUFFER_SIZE, TlsContextHolder
 
 _RECORD = 16_384
 """Bytes encrypted at once, the most that a record holds: a memory BIO grows to what it is given."""
 
-_CHUNK = 32_768
+_CHUNK = BUFFER_SIZE // 2
 """Bytes decrypted at once, for the same reason."""
 
-_SIZE = 2 * _CHUNK
-_BUFFER = ffi.new("char[]", _SIZE)
-"""Shared by all streams: nothing stays in it after the call that filled it. All streams run in one thread."""
-
-_VIEW = ffi.buffer(_BUFFER)
+_SIZE = BUFFER_SIZE
 
 _SHRINK = 4_096
 """A memory BIO that held more than this is replaced by an empty one: it never gives its memory back."""
@@ -48,7 +44,7 @@ def _reason() -> str:
     return ffi.string(text).decode() if text != ffi.NULL else "closed by the peer"
 
 
-def _leaf_certificate(ssl: Any) -> bytes | None:
+def _leaf_certificate(ssl: Any, tls: TlsContextHolder) -> bytes | None:
     """DER of the certificate the client showed. That it holds the key was proved by the handshake."""
     certificate = lib.SSL_get_peer_certificate(ssl)
     if certificate == ffi.NULL:
@@ -57,8 +53,8 @@ def _leaf_certificate(ssl: Any) -> bytes | None:
     try:
         lib.i2d_X509_bio(bio, certificate)
         parts = []
-        while (count := _bio_read(bio, _BUFFER, _SIZE)) > 0:
-            parts.append(cast(bytes, _VIEW[:count]))
+        while (count := _bio_read(bio, tls.buffer, _SIZE)) > 0:
+            parts.append(cast(bytes, tls.view[:count]))
         return b"".join(parts)
     finally:
         lib.BIO_free(bio)
@@ -118,16 +114,17 @@ class TlsStream(Stream):
             return
         _clear_errors()
         ssl = self._ssl
-        count = _read(ssl, _BUFFER, _SIZE)
+        buffer, view = self._holder.buffer, self._holder.view
+        count = _read(ssl, buffer, _SIZE)
         plain = b""
         if count > 0:
-            plain = _VIEW[:count]
-            count = _read(ssl, _BUFFER, _SIZE)
+            plain = view[:count]
+            count = _read(ssl, buffer, _SIZE)
             if count > 0:
                 parts = [plain]
                 while count > 0:
-                    parts.append(_VIEW[:count])
-                    count = _read(ssl, _BUFFER, _SIZE)
+                    parts.append(view[:count])
+                    count = _read(ssl, buffer, _SIZE)
                 plain = b"".join(parts)
         error = _get_error(ssl, count)
         if error == _WANT_READ and (self._fresh or size > _SHRINK):
@@ -205,7 +202,7 @@ class TlsStream(Stream):
             self._end()
             return False
         if self._holder.request_client_certificates:
-            self._certificate = _leaf_certificate(self._ssl)
+            self._certificate = _leaf_certificate(self._ssl, self._holder)
         self._start_protocol()
         return not self._closing
 
@@ -250,12 +247,13 @@ class TlsStream(Stream):
 
     def _send(self) -> None:
         """Hand down what OpenSSL has written."""
-        count = _bio_read(self._bio_out, _BUFFER, _SIZE)
+        buffer = self._holder.buffer
+        count = _bio_read(self._bio_out, buffer, _SIZE)
         while count > 0:
-            self._inner.write(_VIEW[:count])
+            self._inner.write(self._holder.view[:count])
             if count < _SIZE:
                 return
-            count = _bio_read(self._bio_out, _BUFFER, _SIZE)
+            count = _bio_read(self._bio_out, buffer, _SIZE)
 
     def _say_goodbye(self) -> None:
         pending, self._pending = self._pending, None
