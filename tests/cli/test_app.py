@@ -16,6 +16,7 @@ import pytest
 import typer
 from starlette.responses import PlainTextResponse
 
+from methodhub import __version__
 from methodhub.cli import app as command
 from methodhub.cli.app import main
 from methodhub.cli.exit_codes import EXIT_MEANINGS, ExitCode
@@ -97,9 +98,9 @@ def test_python_dash_m_is_the_same_command() -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["version"], ["--version"]):
         assert main(arguments) == 0
-        assert capsys.readouterr().out == f"methodhub {command.version_text()}\n"
+        assert capsys.readouterr().out == f"methodhub {__version__}\n"
     main(["version", "--json"])
-    assert json.loads(capsys.readouterr().out) == {"version": command.version_text()}
+    assert json.loads(capsys.readouterr().out) == {"version": __version__}
 
 
 def test_every_exit_code_has_a_meaning() -> None:

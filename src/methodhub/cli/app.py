@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from methodhub import __version__
 from methodhub.cli.credentials import connection_string, policy_app, sas_token
 from methodhub.cli.exit_codes import ExitCode, Failure
 from methodhub.cli.identities import device_app, module_app
@@ -28,18 +29,9 @@ app = typer.Typer(
 )
 
 
-def version_text() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("methodhub")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"methodhub {version_text()}")
+        typer.echo(f"methodhub {__version__}")
         raise typer.Exit(ExitCode.DONE)
 
 
@@ -55,9 +47,9 @@ def root(
 def version(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Print the version of this command."""
     if as_json:
-        print_json({"version": version_text()})
+        print_json({"version": __version__})
     else:
-        typer.echo(f"methodhub {version_text()}")
+        typer.echo(f"methodhub {__version__}")
 
 
 app.command(cls=SettingsCommand, epilog="Example: methodhub serve --hostname hub.example --bind 0.0.0.0")(serve)
