@@ -164,6 +164,8 @@ class Hub:
             ):
                 return
         self.table.close(event.target, event.reason)
+        if event.reason is CloseReason.DELETED:
+            self.presence.forget(event.target)
 
     def api_services(self, methods: Methods | None) -> ApiServices:
         settings = self.settings

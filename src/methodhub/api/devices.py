@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from methodhub.core.identity import Identity, Target
 from methodhub.iothub.identities import identity_json, parse_identity
 
 MAX_LIST = 1_000
+_TOP = re.compile(r"[0-9]{1,4}")
 
 
 def device_routes() -> list[Route]:
@@ -53,7 +55,7 @@ def identity_response(services: ApiServices, identity: Identity) -> Response:
 
 async def read(request: Request) -> Response:
     services = demand(request, Right.REGISTRY_READ)
-    return identity_response(services, await services.registry.get(target_of(request)))
+    return identity_response(services, await services.registry.read(target_of(request)))
 
 
 async def write(request: Request) -> Response:
@@ -89,7 +91,7 @@ async def list_modules(request: Request) -> Response:
 def parse_top(text: str | None) -> int:
     if not text:
         return MAX_LIST
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_LIST:
+    if not _TOP.fullmatch(text) or not 1 <= int(text) <= MAX_LIST:
         raise HubError(ErrorCode.ArgumentInvalid, f"top is {text[:40]!r}; it must be within [1; {MAX_LIST}].")
     return int(text)
 

@@ -23,6 +23,8 @@ class Presence:
         self._store = store
         self._clock = clock
         self._unwritten: dict[Target, ConnectionRecord] = {}
+        self._written: dict[Target, ConnectionRecord] = {}
+        """What the last write took: whoever reads a row while it is written may get the old one."""
 
     def changed(self, attachment: Attachment, connected: bool) -> None:
         """An attachment began or ended."""
@@ -31,11 +33,16 @@ class Presence:
             attachment.target, connected, now, now if connected else self._last_activity(attachment)
         )
 
+    def forget(self, target: Target) -> None:
+        """The identity was deleted: another one of its name begins anew."""
+        self._unwritten.pop(target, None)
+        self._written.pop(target, None)
+
     def _last_activity(self, attachment: Attachment) -> float:
         return self._clock.wall() - (self._clock.monotonic() - attachment.heard)
 
     def overlay(self, identity: Identity) -> Identity:
-        """The identity with its connection as it is at this moment."""
+        """A stored identity with its connection as it is at this moment."""
         attachment = self._table.get(identity.target)
         if attachment is not None:
             return replace(
@@ -44,7 +51,7 @@ class Presence:
                 connection_updated_time=attachment.since,
                 last_activity_time=self._last_activity(attachment),
             )
-        record = self._unwritten.get(identity.target)
+        record = self._unwritten.get(identity.target) or self._written.get(identity.target)
         if record is not None:
             return replace(
                 identity,
@@ -56,7 +63,8 @@ class Presence:
 
     async def write(self) -> None:
         """Write what has changed since the last time. After a failure it is kept for the next one."""
-        batch, self._unwritten = self._unwritten, {}
+        batch = self._written = self._unwritten
+        self._unwritten = {}
         if not batch:
             return
         try:

@@ -102,6 +102,18 @@ class Registry:
             raise not_found(target)
         return identity
 
+    async def read(self, target: Target) -> Identity:
+        """The identity as it is stored, times of its connections included: memory keeps those of its own read.
+
+        Raises 404001 or 404010.
+        """
+        if target.module_id:
+            await self.get(target.device)
+        stored = await self._store.get(target)
+        if stored is None:
+            raise not_found(target)
+        return stored
+
     async def page_devices(self, after: str, limit: int) -> list[Identity]:
         return await self._store.page_devices(after, limit)
 
@@ -171,7 +183,7 @@ class Registry:
         Raises 400004, 404001, 404010, 412001. What used a credential that is no longer valid is closed.
         """
         target = identity.target
-        current = await self._current(target)
+        current = await self.read(target)
         check_if_match(current, if_match)
         check_identity(identity)
         changed = replace(
@@ -195,7 +207,7 @@ class Registry:
 
     async def delete(self, target: Target, if_match: str | None) -> None:
         """Delete an identity; a device with its modules, sessions and waiting calls. Raises 404001, 404010, 412001."""
-        current = await self._current(target)
+        current = await self.read(target)
         check_if_match(current, if_match)
         gone = await self._store.delete(target, current.etag)
         if gone is None:
@@ -204,14 +216,6 @@ class Registry:
             self._forget(each)
         for each in gone:
             self._bus.publish(TargetRevoked(each, CloseReason.DELETED))
-
-    async def _current(self, target: Target) -> Identity:
-        if target.module_id:
-            await self.get(target.device)
-        current = await self._store.get(target)
-        if current is None:
-            raise not_found(target)
-        return current
 
     async def _revoke_with_modules(self, target: Target, reason: CloseReason) -> None:
         modules = [] if target.module_id else await self._store.modules(target.device_id)
