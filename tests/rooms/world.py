@@ -107,7 +107,7 @@ class World:
         call_limits: CallLimits | None = None,
         now: float = 1_000.0,
     ) -> None:
-        self._loop = asyncio.new_event_loop()
+        self.loop = asyncio.new_event_loop()
         self.clock = ManualClock(monotonic=now)
         self.deadlines = Deadlines(now)
         self.bus = LocalBus()
@@ -129,10 +129,10 @@ class World:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.close()
+        self.loop.close()
 
     def run(self, step: Coroutine[Any, Any, T]) -> T:
-        return self._loop.run_until_complete(step)
+        return self.loop.run_until_complete(step)
 
     def settle(self) -> None:
         """Let look-ups that were started come to their end."""

@@ -66,8 +66,11 @@ class LocalBus:
         return forget
 
     def wake(self, target: Target) -> None:
-        for wake in list(self._waiters.get(target, {}).values()):
-            wake()
+        waiters = self._waiters.get(target, {})
+        for number in list(waiters):
+            wake = waiters.get(number)  # an earlier one may have made it forget
+            if wake is not None:
+                wake()
 
     def publish(self, event: Event) -> None:
         for receive in self._subscribers:
