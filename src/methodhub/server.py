@@ -347,8 +347,9 @@ class Hub:
     # --- time ----------------------------------------------------------------------------------------------------
 
     def _run_clock(self) -> None:
-        self.deadlines.expire(self.clock.monotonic())
+        # First the next turn: a deadline that fails is the loop's to log, and must not stop the clock.
         self._tick = asyncio.get_running_loop().call_later(TICK / 2, self._run_clock)
+        self.deadlines.expire(self.clock.monotonic())
 
     def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         async def once() -> None:

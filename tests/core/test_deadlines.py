@@ -112,7 +112,6 @@ def test_time_that_stands_or_runs_back_runs_nothing() -> None:
 
 
 def test_a_failure_takes_no_other_deadline_along() -> None:
-    """Nor the clock that looks at them: it would stop for every call of the hub."""
     deadlines, ran = Deadlines(0), list[int]()
 
     def fail() -> None:
@@ -120,8 +119,11 @@ def test_a_failure_takes_no_other_deadline_along() -> None:
 
     deadlines.call_at(1, fail)
     deadlines.call_at(1, lambda: ran.append(1))
-    deadlines.call_at(1.5, lambda: ran.append(2))
-    deadlines.expire(2)
+    deadlines.call_at(1.5, fail)
+    deadlines.call_at(2, lambda: ran.append(2))
+    with pytest.raises(ExceptionGroup) as caught:
+        deadlines.expire(2)
+    assert [type(error) for error in caught.value.exceptions] == [ZeroDivisionError] * 2
     assert ran == [1, 2]
     assert len(deadlines) == 0
 

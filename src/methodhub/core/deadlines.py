@@ -5,10 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import structlog
-
-log = structlog.get_logger()
-
 TICK = 0.1
 """Seconds of one bucket. A deadline expires within one tick of its time."""
 
@@ -66,8 +62,8 @@ class Deadlines:
         return deadline
 
     def expire(self, now: float) -> None:
-        """Run what is due, oldest first. One that arms another in the past sees it run at the next call. A failure is
-        logged and takes no other deadline along."""
+        """Run what is due, oldest first. One that arms another in the past sees it run at the next call. One that
+        fails takes no other along: their errors come in an ExceptionGroup when all have run."""
         current = int(now / TICK)
         if current < self._next_tick:
             return
@@ -76,6 +72,7 @@ class Deadlines:
         else:
             due = [tick for tick in range(self._next_tick, current + 1) if tick in self._buckets]
         self._next_tick = current + 1
+        errors = []
         for tick in due:
             bucket = self._buckets.pop(tick)
             for deadline in list(bucket):
@@ -83,8 +80,10 @@ class Deadlines:
                     deadline._bucket = None
                     try:
                         deadline.expired()
-                    except Exception:
-                        log.exception("a deadline failed")
+                    except Exception as error:  # noqa: BLE001
+                        errors.append(error)
+        if errors:
+            raise ExceptionGroup("deadlines failed", errors)
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
