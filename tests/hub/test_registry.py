@@ -62,7 +62,7 @@ def test_create_update_delete(store: str, request: pytest.FixtureRequest) -> Non
                 assert changed["authentication"] == first["authentication"]
                 etag = changed["etag"]
             for method in ("PUT", "DELETE"):
-                body = {} if method == "PUT" else None
+                body: dict[str, Any] | None = {} if method == "PUT" else None
                 answer = caller.ask(method, path, body, If_Match=f'"{first["etag"]}"')
                 assert answer.status == 412
                 assert f"existingVersion:{etag} newVersion:{first['etag']}" in json.loads(answer.body)["Message"]

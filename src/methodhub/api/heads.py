@@ -56,7 +56,8 @@ def read_call_head(
     """[HUB-authorize-first] Decided from the headers, before a byte of the body is kept or unpacked."""
     error: HubError | None = None
     until = 0.0
-    path = ("twins", target.device_id, "modules", target.module_id) if target.module_id else ("twins", target.device_id)
+    module = ("modules", target.module_id) if target.module_id else ()
+    path = ("twins", target.device_id, *module, "methods")
     try:
         principal = connection.authenticate()
         until = principal.expiry
