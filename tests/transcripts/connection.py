@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -109,3 +110,23 @@ def exchange(hub: RunningHub, request: bytes) -> Response:
         return read_response(connection)
     finally:
         connection.close()
+
+
+class Callers:
+    """Back ends that call while the test goes on, each in a thread of its own."""
+
+    def __init__(self, hub: RunningHub) -> None:
+        self._hub = hub
+        self._threads = ThreadPoolExecutor(max_workers=4)
+
+    def start(self, request: bytes) -> Future[Response]:
+        """Send a method call. Returns when the hub holds it open, or has answered it."""
+        methods = self._hub.hub.methods
+        before = len(methods.open)
+        call = self._threads.submit(exchange, self._hub, request)
+        self._hub.until(lambda: len(methods.open) > before or call.done())
+        return call
+
+    def close(self) -> None:
+        """Waits for them: whatever they called must be gone by now."""
+        self._threads.shutdown()

@@ -1,13 +1,13 @@
 """Plays a device's dialogue against a hub: its packets, the hub's, and what back ends and time do meanwhile.
 
-    ! call [response=30] [connect=0] name payload|absent      a back end calls; the call goes on behind the dialogue
-    ! expect 200 body | ! expect 404103                       how the oldest open call ended
-    ! advance 30                                              seconds pass
-    ! live 3480                                               seconds pass, with a ping each keep-alive
-    ! closed [former]                                         the hub has closed, without another word
-    ! drop                                                    the network breaks; the hub has seen it
-    ! connect                                                 a new connection; the present one becomes the former
-    ! disable | enable | delete | create                      what an operator does to the device
+! call [response=30] [connect=0] name payload|absent      a back end calls; the call goes on behind the dialogue
+! expect 200 body | ! expect 404103                       how the oldest open call ended
+! advance 30                                              seconds pass
+! live 3480                                               seconds pass, with a ping each keep-alive
+! closed [former]                                         the hub has closed, without another word
+! drop                                                    the network breaks; the hub has seen it
+! connect                                                 a new connection; the present one becomes the former
+! disable | enable | delete | create                      what an operator does to the device
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import hashlib
 import hmac
 import json
 import re
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from urllib.parse import quote
 
 from methodhub.core.identity import Target
 from tests.harness import API_VERSION, PATIENCE, RunningHub
-from tests.transcripts.connection import MQTT_PORT, Connection, Response, exchange
+from tests.transcripts.connection import MQTT_PORT, Callers, Connection, Response
 from tests.transcripts.dialogues import VARIABLE, Dialogue, Line, Played, fill
 from tests.transcripts.mqtt_encoder import encode_line, topic_of
 
@@ -41,7 +41,7 @@ class DevicePlayer:
         self._connection: Connection
         self._former: Connection | None = None
         self._calls: list[Future[Response]] = []
-        self._threads = ThreadPoolExecutor(max_workers=4)
+        self._callers = Callers(hub)
         self._keep_alive = 0.0
 
     def play(self) -> None:
@@ -59,7 +59,7 @@ class DevicePlayer:
             if self._former is not None:
                 self._former.close()
             self._admin("DELETE")
-            self._threads.shutdown()
+            self._callers.close()
 
     def _play_line(self, line: Line) -> None:
         if line.mark == ">":
@@ -86,7 +86,9 @@ class DevicePlayer:
 
     def _pattern(self, match: re.Match[str]) -> str:
         name = match[1]
-        return f"(?P<{name}>{RID})" if name.startswith("rid") and name not in self._bound else re.escape(self._value(name))
+        return (
+            f"(?P<{name}>{RID})" if name.startswith("rid") and name not in self._bound else re.escape(self._value(name))
+        )
 
     # --- variables -----------------------------------------------------------------------------------------------
 
@@ -109,7 +111,9 @@ class DevicePlayer:
             "token_secondary": KEYS["secondary"],
             "token_policy": policy.primary_key,
         }.get(name, KEYS["primary"])
-        sr = self._fill(self._settings["sr_module" if name == "token_module" else "sr_policy" if name == "token_policy" else "sr"])
+        sr = self._fill(
+            self._settings["sr_module" if name == "token_module" else "sr_policy" if name == "token_policy" else "sr"]
+        )
         se = str(int(self._hub.hub.clock.wall()) + int(self._settings["token_seconds"]))
         digest = hmac.digest(base64.b64decode(key), f"{sr}\n{se}".encode(), "sha256")
         sig = quote(base64.b64encode(digest).decode(), safe="")
@@ -135,11 +139,7 @@ class DevicePlayer:
             f"POST {path}/methods?api-version={API_VERSION} HTTP/1.1\r\nHost: {self._hub.address}\r\n"
             f"Authorization: {self._hub.token()}\r\nContent-Length: {len(body)}\r\n\r\n"
         ).encode() + body
-        methods = self._hub.hub.methods
-        before = len(methods.open)
-        call = self._threads.submit(exchange, self._hub, request)
-        self._calls.append(call)
-        self._hub.until(lambda: len(methods.open) > before or call.done())
+        self._calls.append(self._callers.start(request))
 
     def _do_expect(self, text: str) -> None:
         response = self._calls.pop(0).result(PATIENCE)

@@ -1,10 +1,10 @@
 """Files of wire dialogues: settings, then titled dialogues of marked lines. Knows neither MQTT nor HTTP.
 
-    # a comment                            key: value          a setting of the file, above the first dialogue
-    == title                               begins a dialogue
-    > what the client sends                < what the hub must send
-    ! what others do, or time does         = what the client makes of what it got
-    (indented)                             goes on with the line above
+# a comment                            key: value          a setting of the file, above the first dialogue
+== title                               begins a dialogue
+> what the client sends                < what the hub must send
+! what others do, or time does         = what the client makes of what it got
+(indented)                             goes on with the line above
 """
 
 from __future__ import annotations
