@@ -220,7 +220,7 @@ BAD_CONNECT = [
 ]
 
 BAD = [
-    Bad("[MQTT-2.2.2-2] type 0", _hex("00 00"), MalformedPacket),
+    Bad("[MQTT-2.2.2-1] [MQTT-2.2.2-2] type 0", _hex("00 00"), MalformedPacket),
     Bad("[MQTT-2.2.2-2] type 15", _hex("F0 00"), MalformedPacket),
     Bad("[MQTT-2.2.2-2] flags of PUBACK", _hex("42 02 0001"), MalformedPacket),
     Bad("[MQTT-3.6.1-1] flags of PUBREL", _hex("60 02 0001"), MalformedPacket),
@@ -238,7 +238,7 @@ BAD = [
     Bad("[MQTT-3.3.2-1] PUBLISH, topic not UTF-8", _hex("30 03 0001 FF"), MalformedPacket),
     Bad("[MQTT-1.5.3-1] PUBLISH, surrogate", _hex("30 05 0003 EDA080"), MalformedPacket),
     Bad("[MQTT-1.5.3-1] PUBLISH, overlong form", _hex("30 04 0002 C080"), MalformedPacket),
-    Bad("[MQTT-1.5.3-2] PUBLISH, U+0000", _hex("30 05 0003 'a' 00 'b'"), MalformedPacket),
+    Bad("[MQTT-1.5.3-2] [MQTT-4.7.3-2] PUBLISH, U+0000", _hex("30 05 0003 'a' 00 'b'"), MalformedPacket),
     Bad("[MQTT-3.3.2-2] PUBLISH, '+' in the topic", _hex("30 05 0003 'a/+'"), ProtocolViolation),
     Bad("[MQTT-3.3.2-2] PUBLISH, '#' in the topic", _hex("30 03 0001 '#'"), ProtocolViolation),
     Bad("[MQTT-4.7.3-1] PUBLISH, empty topic", _hex("30 02 0000"), ProtocolViolation),

@@ -48,6 +48,7 @@ def split(raw: bytes) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)
 def test_good_packet_is_parsed_and_written(case: Good) -> None:
+    """Its fields in their order, too [MQTT-3.1.3-1]."""
     assert parse(*split(case.raw)) == case.packet
     assert parse(*split(serialize(case.packet))) == case.packet
     assert (serialize(case.packet) == case.raw) is case.minimal

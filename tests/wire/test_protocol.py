@@ -120,6 +120,7 @@ def test_good_packet_once_connected(case: Good) -> None:
 
 @pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)
 def test_bad_packet_closes(case: Bad) -> None:
+    """[MQTT-4.8.0-1]"""
     protocol = connected()
     protocol.receive_data(serialize(publish()) + case.raw + serialize(publish()), 1.0)
     events = protocol.events()
