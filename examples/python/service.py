@@ -7,12 +7,13 @@ certificate (`methodhub ca`).
 import os
 
 from azure.iot.hub import IoTHubRegistryManager
-from azure.iot.hub.models import CloudToDeviceMethod
+from azure.iot.hub.models import CloudToDeviceMethod, CloudToDeviceMethodResult  # noqa: F401
 
 # Connect to IoT hub
 IOTHUB_CONNECTION_STRING = os.environ["IOTHUB_CONNECTION_STRING"]
 registry_manager = IoTHubRegistryManager.from_connection_string(IOTHUB_CONNECTION_STRING)
 
+CONNECTION_STRING = IOTHUB_CONNECTION_STRING
 DEVICE_ID = os.environ["IOTHUB_DEVICE_ID"]
 
 METHOD_NAME = "rebootDevice"
