@@ -1,6 +1,7 @@
 """A device that answers every method call with what it was sent. Its connection string and the path of the hub's CA
 certificate come from the environment."""
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -21,4 +22,5 @@ def answer(request: MethodRequest) -> None:
 
 client.on_method_request_received = answer
 print("device: connected and listening", flush=True)
-threading.Event().wait()
+with contextlib.suppress(KeyboardInterrupt):
+    threading.Event().wait()

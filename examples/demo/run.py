@@ -18,9 +18,12 @@ DEVICE = "demo-device"
 
 
 def ask(*arguments: str) -> str:
-    """What `methodhub` prints; a verb that fails says why itself."""
+    """What `methodhub` prints, without its hints; of a verb that fails, why."""
     command = [METHODHUB, *arguments, "--data-dir", DATA]
-    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
+    done = subprocess.run(command, check=False, text=True, capture_output=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return done.stdout.strip()
 
 
 def device_exists() -> bool:
