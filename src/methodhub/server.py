@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import gc
-import os
-import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,38 +42,23 @@ from methodhub.net.certificates import (
 )
 from methodhub.net.listener import BindError, Listener, PreAuthenticationLimits, SocketBudget
 from methodhub.net.tls import TlsContextHolder
+from methodhub.process import DataDirectory, ReadyFacts, StartError, calm_the_collector, raise_file_limit
 from methodhub.store.database import Database, open_database
 from methodhub.store.hub import SqlHubStore
 from methodhub.store.identities import SqlIdentityStore
 from methodhub.store.memory import MemoryHubStore, MemoryIdentityStore, MemoryTables
 from methodhub.store.schema import StoreError
 
+__all__ = ["DataDirectory", "Hub", "ReadyFacts", "StartError", "offline_api", "serve"]
+
 log = structlog.get_logger()
 
 DATABASE_NAME = "methodhub.db"
-LOCK_NAME = "methodhub.lock"
 CA_NAME = "ca.pem"
 HTTPS_PORT = 443
 FALLBACK_HTTPS_PORT = 8443
 CERTIFICATE_CHECK_INTERVAL = 3600.0
 """Seconds between two looks at whether the server certificate must be renewed, or was replaced by its operator."""
-
-
-class StartError(Exception):
-    """The hub cannot start. The message is whole: what, why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadyFacts:
-    """What there is to tell when every listener accepts."""
-
-    hostname: str
-    https_port: int
-    mqtt_port: int
-    data_dir: Path
-    in_memory: bool
-    ca_file: Path
-    notes: tuple[str, ...]
 
 
 class Hub:
@@ -411,45 +391,6 @@ async def first_of(*waits: Awaitable[Any]) -> None:
 def ca_file(settings: Settings) -> Path:
     """What SDKs must trust: the hub's own authority, or with an operator's certificate that file."""
     return settings.certificate or settings.data_dir / CA_NAME
-
-
-class DataDirectory:
-    """The directory and its lock, held until `release`. Raises StartError."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.chmod(0o700)
-            self._lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StartError(
-                f"The data directory {path} cannot be used: {error.strerror}. Choose another with --data-dir."
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise StartError(
-                f"The data directory {path} is in use by another hub. Stop that one, or give this one its own "
-                "directory with --data-dir."
-            ) from None
-
-    def release(self) -> None:
-        os.close(self._lock)
-
-
-def raise_file_limit() -> None:
-    """As many open files as this user may have: each device is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def calm_the_collector() -> None:
-    """What lives for as long as a connection is not looked at again and again: the hub makes no garbage cycles of its
-    own per call, and the default threshold costs one part in fifteen of a call's time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 50)
 
 
 def serve(settings: Settings, on_ready: Callable[[ReadyFacts], None]) -> int:
