@@ -112,7 +112,7 @@ def test_nothing_is_configured_at_import() -> None:
 
 def test_stderr_is_where_logs_go_unless_told(restored: None, capsys: pytest.CaptureFixture[str]) -> None:
     log.configure()
-    log.get_logger("x").info("here")
+    log.get_logger("methodhub.x").info("here")
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "here" in captured.err
@@ -198,3 +198,11 @@ def test_a_long_text_of_a_peer_costs_linear_time(part: str) -> None:
     """With quadratic time this would not end."""
     text = part * 200_000
     assert len(log.mask_text(text)) <= len(text)
+
+
+def test_what_libraries_tell_of_their_work_is_not_logged(stream: io.StringIO) -> None:
+    """[HUB-no-keys] At level debug, too: statements carry keys that look like nothing in particular."""
+    log.get_logger("methodhub.store").debug("ours")
+    for name in ("aiosqlite", "sqlalchemy.engine", "anyone"):
+        logging.getLogger(name).info("executing INSERT with zw+zwzwzwzwzwzwzwzwzwzw=")
+    assert "ours" in stream.getvalue() and "INSERT" not in stream.getvalue()

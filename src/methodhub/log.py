@@ -108,7 +108,9 @@ def configure(level: str = "info", format: str = "console", stream: TextIO | Non
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(number)
+    # Other people's libraries tell what they do to the letter, keys that a statement carries included [HUB-no-keys].
+    root.setLevel(max(number, logging.WARNING))
+    logging.getLogger("methodhub").setLevel(number)
     # uvicorn brings handlers of its own, and a line per request, which the hub's metrics count instead.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         foreign = logging.getLogger(name)

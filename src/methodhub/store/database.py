@@ -170,6 +170,7 @@ def sqlite_engine(path: Path | None, connections: int, *settings: str, transacti
         pool_size=connections,
         max_overflow=0,
         pool_reset_on_return=None,
+        hide_parameters=True,  # [HUB-no-keys] in the text of an error, which is logged
         skip_autocommit_rollback=not transactions,
         connect_args={"isolation_level": None, "timeout": BUSY_TIMEOUT},
     )
