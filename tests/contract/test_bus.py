@@ -37,6 +37,9 @@ ODD = [
     Target("d.m"),
     Target("x" * 128, "y" * 128),
 ]
+PATIENCE = 5.0
+"""Seconds until a test gives up waiting for what the bus owes."""
+
 D = Target("d")
 REQUEST = MethodRequest("reboot", b' {"a": "\xc3\xa4"} ', 30, 0)
 OK = MethodResult(-1, b"[ 1]")
@@ -55,7 +58,8 @@ class Call:
         self.end.set()
 
     async def outcome(self) -> Outcome | NotClaimed:
-        await self.end.wait()
+        async with asyncio.timeout(PATIENCE):
+            await self.end.wait()
         (outcome,) = self.outcomes
         return outcome
 
@@ -80,7 +84,8 @@ class Claimant:
         self.cancelled.set()
 
     async def settle(self, outcome: Outcome = OK) -> None:
-        await self.came.wait()
+        async with asyncio.timeout(PATIENCE):
+            await self.came.wait()
         self.came.clear()
         self.taken.pop(0)[1](outcome)
 
@@ -215,19 +220,24 @@ async def test_every_target_is_its_own(bus: Bus, runner: asyncio.Runner) -> None
 
 async def test_who_waits_is_woken_by_a_claim_and_by_its_renewal(bus: Bus, runner: asyncio.Runner) -> None:
     woken, others = asyncio.Queue[int](), list[int]()
+
+    async def next_woken() -> int:
+        async with asyncio.timeout(PATIENCE):
+            return await woken.get()
+
     forget = [bus.wait_claimed(D, lambda number=number: woken.put_nowait(number)) for number in range(2)]  # type: ignore[misc]
     forget += [bus.wait_claimed(target, lambda: others.append(1)) for target in ODD if target != D]
     claim = await bus.claim(D, Claimant().answer)
-    assert {await woken.get(), await woken.get()} == {0, 1}
+    assert {await next_woken(), await next_woken()} == {0, 1}
     claim.renew()
-    assert {await woken.get(), await woken.get()} == {0, 1}
+    assert {await next_woken(), await next_woken()} == {0, 1}
     forget[0]()
     forget[0]()
     claim.renew()
-    assert await woken.get() == 1
+    assert await next_woken() == 1
     claim.release()
     await bus.claim(D, Claimant().answer)
-    assert await woken.get() == 1
+    assert await next_woken() == 1
     assert woken.empty()
     assert not others
     for each in forget:

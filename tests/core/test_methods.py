@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from methodhub.core.identity import Identity, Target
+from methodhub.core.ports import CloseReason, TargetRevoked
 from tests.rooms.world import ALL, World
 
 D = Target("d")
@@ -59,3 +60,15 @@ def test_a_call_that_ended_is_not_ended_again(world: World) -> None:
     caller.invocation.expired()
     assert caller.code == 0
     assert world.metrics.calls == {"ok": 1}
+
+
+@pytest.mark.parametrize("reason", [CloseReason.DELETED, CloseReason.DISABLED])
+def test_a_call_that_was_handed_over_ends_with_its_connection_alone(world: World, reason: CloseReason) -> None:
+    """Wherever that is: to say 404001 of it would tell the caller that no device had it."""
+    world.create(D)
+    device = world.connect(D, ALL)
+    caller = world.call(D)
+    world.methods._on_event(TargetRevoked(D, reason))
+    assert caller.code == -1
+    device.drop()
+    assert caller.code == 404104
