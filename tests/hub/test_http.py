@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from tests.harness import RunningHub
+from methodhub.net.stream import Stream
+from tests.harness import PATIENCE, RunningHub
 from tests.hub.peers import Caller, Device, ready_device
 
 
@@ -392,7 +395,28 @@ def test_an_upgrade_that_is_not_offered_gets_an_answer(shared: RunningHub) -> No
             assert caller.response().status in {200, 400, 426}
 
 
-# --- callers that go away ----------------------------------------------------------------------------------------
+# --- callers that do not read, or go away ----------------------------------------------------------------------------
+
+
+def test_a_caller_that_does_not_read_is_not_read_either(shared: RunningHub) -> None:
+    """[HUB-slow-caller] Its answers stay within the buffers; all of them are there when it reads again."""
+    with Caller(shared) as caller:
+        assert caller.invoke("away").code == 404103
+        own = caller.socket.getsockname()
+        streams = shared.on_loop(lambda: list(shared.hub._listeners[0].admission.streams))
+        (stream,) = (each for each in streams if isinstance(each, Stream) and each.get_extra_info("peername") == own)
+        call, sent, left = caller.call("away"), 0, b""
+        caller.socket.settimeout(0.0)
+        while not left or stream.is_reading():
+            left = left or call
+            try:
+                left = left[caller.socket.send(left) :]
+                sent += not left
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                shared.on_loop(lambda: None)
+        assert shared.on_loop(stream.get_write_buffer_size) < 1024 * 1024
+        caller.socket.settimeout(PATIENCE)
+        assert {caller.response().code for _ in range(sent)} == {404103}
 
 
 def test_a_caller_that_hangs_up_frees_everything(shared: RunningHub, device: Device) -> None:
@@ -410,3 +434,17 @@ def test_a_caller_that_hangs_up_frees_everything(shared: RunningHub, device: Dev
     device.answer(request)
     device.ping()
     assert hub.metrics.late_answers == late + 1
+
+
+def test_a_hub_with_as_many_open_calls_as_it_takes(tmp_path: Path) -> None:
+    """One more is 429001; a place is free as soon as a caller has gone."""
+    with RunningHub(tmp_path / "hub", hub_open_calls=2) as hub, Caller(hub) as last:
+        hub.create_device("away")
+        with Caller(hub) as first, Caller(hub) as second:
+            for caller in (first, second):
+                caller.send(caller.call("away", connectTimeoutInSeconds=300))
+            hub.until(lambda: len(hub.hub.methods.open) == 2)
+            answer = last.invoke("away")
+            assert (answer.status, answer.code) == (429, 429001)
+        hub.until(lambda: not hub.hub.methods.open)
+        assert last.invoke("away").code == 404103

@@ -203,8 +203,7 @@ class HttpConnection(HttpToolsProtocol):
         else:
             waiting: Any = (exchange, self.app)
             self.pipeline.appendleft(waiting)
-            if len(self.pipeline) >= MAX_LINE:
-                self.flow.pause_reading()
+            self._read_or_wait()
 
     def _start_cycle(self, method: bytes, path: bytes, query: bytes) -> None:
         """Hand the request to uvicorn, with who asks in its state: the routes decide what that one may do."""
@@ -227,8 +226,7 @@ class HttpConnection(HttpToolsProtocol):
         self.url = path + b"?" + query if query else path
         super().on_headers_complete()
         self.scope["method"] = method.decode("latin-1")
-        if len(self.pipeline) < MAX_LINE:
-            self.flow.resume_reading()  # uvicorn pauses for the first in line
+        self._read_or_wait()  # uvicorn waits for the first in line
 
     def on_body(self, body: bytes) -> None:
         cycle: Any = self.cycle
@@ -273,12 +271,26 @@ class HttpConnection(HttpToolsProtocol):
             self._take_turns()
         finally:
             self._taking_turns = False
-        if len(self.pipeline) < MAX_LINE:
-            self.flow.resume_reading()
+        self._read_or_wait()
         if cycle.response_complete and not self.transport.is_closing():
             self._idle_since = self.services.clock.monotonic()
             if self._idle_clock is None:
                 self._arm_idle_clock()
+
+    def _read_or_wait(self) -> None:
+        """[HUB-slow-caller] No more is read from a caller that has enough in line, or does not take its answers."""
+        if len(self.pipeline) >= MAX_LINE or self.flow.write_paused:
+            self.flow.pause_reading()
+        else:
+            self.flow.resume_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._read_or_wait()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read_or_wait()
 
     def _take_turns(self) -> None:
         """In a loop: those that are answered at once would else deepen the stack, each by the next."""
@@ -307,6 +319,10 @@ class HttpConnection(HttpToolsProtocol):
             self._request_clock = None
 
     def _request_too_slow(self) -> None:
+        if self.flow.read_paused:  # the hub is the slow one
+            self._request_clock = None
+            self._run_request_clock()
+            return
         self._reject(b"408 Request Timeout", "The request took too long to arrive.")
 
     def _arm_idle_clock(self) -> None:
