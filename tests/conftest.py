@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.clock import ManualClock
 from tests.harness import RunningHub
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("methodhub", deadline=None)
+settings.load_profile("methodhub")
 
 
 @pytest.fixture

@@ -101,6 +101,8 @@ class MqttLine:
         """Method name and payload of what was received."""
         self.rids: list[str] = []
         self.answers: list[Packet] = []
+        self.received: list[Packet] = []
+        """Both, in their order."""
         self._packet_id = 0
 
     # --- what a device does --------------------------------------------------------------------------------------
@@ -126,8 +128,9 @@ class MqttLine:
     async def subscribe(self, *methods: str) -> None:
         """To these methods, or with ALL to any."""
         filters = tuple(f"$iothub/methods/POST/{'' if name == ALL else name + '/'}#" for name in methods)
+        before = len(self.received)
         await self.send(Subscribe(self._next_id(), tuple((each, 0) for each in filters)))
-        assert isinstance(self.answers[-1], SubAck)
+        assert isinstance(self.received[before], SubAck)
 
     async def unsubscribe(self, *methods: str) -> None:
         await self.send(Unsubscribe(self._next_id(), tuple(f"$iothub/methods/POST/{name}/#" for name in methods)))
@@ -166,6 +169,7 @@ class MqttLine:
             length, start = header
             packet = parse(data[position], data[start : start + length])
             position = start + length
+            self.received.append(packet)
             if isinstance(packet, Publish):
                 name, rid = packet.topic.removeprefix("$iothub/methods/POST/").split("/?$rid=")
                 self.requests.append((name, packet.payload))

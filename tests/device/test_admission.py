@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,17 @@ import pytest
 from methodhub.core.identity import Target
 from methodhub.core.ports import Session
 from methodhub.iothub.sas import build_token
-from methodhub.wire.mqtt.packets import ConnAck, Connect, PingReq
+from methodhub.wire.mqtt.packets import (
+    ConnAck,
+    Connect,
+    Packet,
+    PingReq,
+    SubAck,
+    Subscribe,
+    UnsubAck,
+    Unsubscribe,
+    serialize,
+)
 from tests.contract.lines import HUB, MqttLine
 from tests.rooms.world import World
 
@@ -107,3 +118,40 @@ def test_clean_session_drops_what_was_stored_and_the_other_finds_it(world: World
         world.run(line.send(connect_packet(world, clean_session=clean)))
         found.append((line.answers[0], line.connection.accepts("x")))
     assert found == [(ConnAck(True, 0), True), (ConnAck(False, 0), False), (ConnAck(False, 0), False)]
+
+
+def test_packets_that_come_together_are_handled_in_their_order(world: World) -> None:
+    """Each waits for the store before the next one's turn."""
+    line = MqttLine(world, D)
+    saved: list[Session] = []
+
+    class SlowStore(type(world.hub_store)):  # type: ignore[misc]
+        async def save_session(self, target: Target, generation_id: str, session: Session) -> None:
+            for _ in range(3 - len(saved)):  # the first takes the longest
+                await asyncio.sleep(0)
+            saved.append(session)
+
+    object.__setattr__(line.services, "store", SlowStore(world.hub_store._tables))
+    filters = [f"$iothub/methods/POST/{name}/#" for name in ("a", "b", "c")]
+    packets: list[Packet] = [connect_packet(world, clean_session=False)]
+    packets += [Subscribe(number, ((name, 0),)) for number, name in enumerate(filters, 1)]
+    packets += [Unsubscribe(4, (filters[0],)), Subscribe(5, ((filters[1], 0),))]
+
+    async def send() -> None:
+        line.connection.data_received(b"".join(serialize(packet) for packet in packets))
+        await line.turn()
+
+    world.run(send())
+    assert line.received == [
+        ConnAck(False, 0),
+        *(SubAck(number, (0,)) for number in (1, 2, 3)),
+        UnsubAck(4),
+        SubAck(5, (0,)),
+    ]
+    assert [[name for name, _ in session.subscriptions] for session in saved] == [
+        filters[:1],
+        filters[:2],
+        filters,
+        filters[1:],
+    ]
+    assert line.stream.is_reading
