@@ -52,9 +52,15 @@ REFUSALS: list[tuple[str, Callable[[RunningHub, Device], None], int]] = [
     ("token of another device", lambda hub, device: setattr(device, "token", hub.device_token("d2")), 5),
     ("expired token", lambda hub, device: setattr(device, "token", hub.device_token("d1", seconds=-301)), 5),
     ("policy without the right", lambda hub, device: setattr(device, "token", hub.token("service")), 5),
-    ("disabled device", lambda hub, device: rename(device, "off"), 3),
-    ("module of a disabled device", lambda hub, device: rename(device, "off/m1"), 3),
+    ("disabled device", lambda hub, device: become(hub, device, "off"), 3),
+    ("module of a disabled device", lambda hub, device: become(hub, device, "off", "m1"), 3),
+    ("disabled device without its key", lambda hub, device: rename(device, "off"), 5),
 ]
+
+
+def become(hub: RunningHub, device: Device, device_id: str, module_id: str = "") -> None:
+    rename(device, f"{device_id}/{module_id}" if module_id else device_id)
+    device.token = hub.device_token(device_id, module_id)
 
 
 def rename(device: Device, client_id: str) -> None:

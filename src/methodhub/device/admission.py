@@ -48,6 +48,7 @@ async def admit(services: DeviceServices, connect: Connect) -> Admitted:
     for _ in range(ATTEMPTS):
         identity, device = await find_identity(services, user_name.target)
         credential, expiry = check_credential(services, identity, connect)
+        check_enabled(identity, device)
         session = await recall_session(services, identity, connect.clean_session)
         if services.registry.is_current(identity, device):
             return Admitted(identity, device, credential, expiry, session)
@@ -82,7 +83,6 @@ def check_host(services: DeviceServices, user_name: UserName) -> None:
 
 
 async def find_identity(services: DeviceServices, target: Target) -> tuple[Identity, Identity]:
-    """[HUB-connack] Unknown is 5; disabled is 3, so that the device's own retry finds it enabled again."""
     try:
         device = await services.registry.find(target.device)
         identity = await services.registry.find(target) if target.module_id else device
@@ -91,9 +91,16 @@ async def find_identity(services: DeviceServices, target: Target) -> tuple[Ident
         raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the identity registry is away") from None
     if device is None or identity is None:
         raise Refused(ConnectReturnCode.NOT_AUTHORIZED, f"there is no identity {str(target)!r}")
-    if not (device.enabled and identity.enabled):
-        raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, f"the identity {str(target)!r} or its device is disabled")
     return identity, device
+
+
+def check_enabled(identity: Identity, device: Identity) -> None:
+    """[HUB-connack] Unknown is 5; disabled is 3, so that the device's own retry finds it enabled again. Told only to
+    whoever has the key."""
+    if not (device.enabled and identity.enabled):
+        raise Refused(
+            ConnectReturnCode.SERVER_UNAVAILABLE, f"the identity {str(identity.target)!r} or its device is disabled"
+        )
 
 
 def check_credential(services: DeviceServices, identity: Identity, connect: Connect) -> tuple[Credential, float]:
