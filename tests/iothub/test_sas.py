@@ -163,6 +163,7 @@ GOOD = text(HUB)
         f"{GOOD}&",
         text(HUB, sig="not base64!"),
         text(HUB, sig="YQ"),
+        text(HUB, sig=signature(HUB) + "!"),
         text(HUB, sig="%C3%A4"),
         *(GOOD.replace(str(EXPIRY), value) for value in ("", "soon", "-1", "nan", "inf", "1e300", "1e12", "9" * 400)),
         GOOD + "&x=" + "y" * MAX_TOKEN_LENGTH,
