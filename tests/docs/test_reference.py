@@ -1,10 +1,11 @@
-"""The reference is complete and true: every setting, verb, option, exit code and error stands in it, word for word.
+"""The reference is complete and true: every setting, verb, option, exit code, error, route and metric stands in it.
 
 A failing test prints the row that belongs into the page.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,17 @@ import pytest
 import typer
 from typer.core import TyperArgument
 
+from methodhub.api.admin import admin_routes
+from methodhub.api.app import method_routes, probe_routes
+from methodhub.api.devices import device_routes
+from methodhub.api.heads import match_method_route
 from methodhub.cli.app import app
 from methodhub.cli.exit_codes import EXIT_MEANINGS, ExitCode, refused
 from methodhub.cli.serve import SettingsCommand
 from methodhub.config import PREFIX, Settings, allowed, default_text
 from methodhub.core.errors import MEANINGS, ErrorCode
+from methodhub.core.identity import Target
+from tests.harness import RunningHub
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -126,3 +133,37 @@ def test_every_exit_code() -> None:
 def test_every_error_and_no_other() -> None:
     assert rows(page("errors.md")) == [error_row(code) for code in ErrorCode]
     assert set(MEANINGS) == set(ErrorCode)
+
+
+def registered_routes() -> set[tuple[str, str]]:
+    """Verb and path of each route; HEAD comes with GET, and a slash at the end is no other route."""
+    routes = [*method_routes(), *device_routes(), *admin_routes(), *probe_routes()]
+    return {(verb, route.path.rstrip("/")) for route in routes for verb in (route.methods or set()) - {"HEAD"}}
+
+
+def documented_routes() -> list[tuple[str, str]]:
+    cells = [line.strip("| ").split(" | ") for line in rows(section(page("routes.md"), "The table"))]
+    return [(verb, path.strip("`")) for verb, path, _right, _answer in cells]
+
+
+def test_every_route_and_no_other() -> None:
+    found = documented_routes()
+    assert len(found) == len(set(found))
+    assert set(found) == registered_routes()
+
+
+def test_the_routes_of_calls_are_those_that_are_answered_before_the_router() -> None:
+    calls = [path for verb, path in documented_routes() if path.endswith("/methods") and verb == "POST"]
+    named = [path.format(device_id="d1", module_id="m1").encode() for path in calls]
+    assert [match_method_route(path) for path in named] == [Target("d1"), Target("d1", "m1")]
+
+
+def test_every_metric_and_no_other(hub: RunningHub) -> None:
+    families = re.findall(
+        r"^# HELP (\S+) (.+)\n# TYPE \1 (\S+)$", hub.hub.metrics.exposition().decode(), flags=re.MULTILINE
+    )
+    wanted = [f"| `{name}` | {kind} | {text} |" for name, text, kind in families]
+    found = rows(page("metrics.md"))
+    missing = [start for start in wanted if not any(line.startswith(start) for line in found)]
+    assert not missing
+    assert len(found) == len(wanted)
