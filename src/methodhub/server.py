@@ -54,6 +54,8 @@ __all__ = ["DataDirectory", "Hub", "ReadyFacts", "StartError", "offline_api", "s
 log = structlog.get_logger()
 
 DATABASE_NAME = "methodhub.db"
+PAUSE = 1.0
+"""Seconds without a turn of the clock after which the process was paused, or starved."""
 CA_NAME = "ca.pem"
 HTTPS_PORT = 443
 FALLBACK_HTTPS_PORT = 8443
@@ -87,6 +89,7 @@ class Hub:
         self._certificate: ServerCertificate | None = None
         self._database: Database | None = None
         self._tick: asyncio.TimerHandle | None = None
+        self._last_turn = self.clock.monotonic()
         self._background: set[asyncio.Task[None]] = set()
         self.https_port: int | None = None
         self.mqtt_port: int | None = None
@@ -329,7 +332,11 @@ class Hub:
     def _run_clock(self) -> None:
         # First the next turn: a deadline that fails is the loop's to log, and must not stop the clock.
         self._tick = asyncio.get_running_loop().call_later(TICK / 2, self._run_clock)
-        self.deadlines.expire(self.clock.monotonic())
+        now = self.clock.monotonic()
+        was_paused, self._last_turn = now - self._last_turn > PAUSE, now
+        # [HUB-pause] After a pause of the process, what peers sent meanwhile is read before their time is up.
+        if not was_paused:
+            self.deadlines.expire(now)
 
     def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         async def once() -> None:

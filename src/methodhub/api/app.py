@@ -20,6 +20,7 @@ from methodhub.api.responses import ECHO_HEADERS, JSON_TYPE, error_body, is_echo
 from methodhub.api.services import ApiServices
 from methodhub.core.access import ADMINISTRATOR
 from methodhub.core.errors import ErrorCode, HubError
+from methodhub.core.ports import StoreUnavailable
 from methodhub.iothub.rest import error_body_routing
 
 log = structlog.get_logger()
@@ -30,7 +31,12 @@ Handler = Callable[[Request], Awaitable[Response]]
 def build_app(services: ApiServices) -> Starlette:
     app = Starlette(
         routes=[*device_routes(), *admin_routes(), *probe_routes(), *method_routes()],
-        exception_handlers={HubError: on_hub_error, HTTPException: on_routing_error, Exception: on_unexpected},
+        exception_handlers={
+            HubError: on_hub_error,
+            HTTPException: on_routing_error,
+            StoreUnavailable: on_store_unavailable,
+            Exception: on_unexpected,
+        },
     )
     app.router.redirect_slashes = False
     app.state.services = services
@@ -84,6 +90,13 @@ async def on_routing_error(request: Request, error: Exception) -> Response:
         headers={"iothub-errorcode": code.name, **(error.headers or {})},
         media_type=JSON_TYPE,
     )
+
+
+async def on_store_unavailable(request: Request, error: Exception) -> Response:
+    """[HUB-store-unavailable] A full disk is not the caller's fault and may pass: 503, with the database's reason."""
+    log.error("the store is unavailable", path=request.url.path, error=str(error))
+    wrapped = HubError(ErrorCode.ServiceUnavailable, f"The store cannot be used at this time: {error}.")
+    return await on_hub_error(request, wrapped)
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:

@@ -26,6 +26,10 @@ class CloseReason(StrEnum):
     STOPPING = "the hub stops"
 
 
+class StoreUnavailable(Exception):
+    """A store cannot do its work at this time: its disk is full, its database locked or away. The text says why."""
+
+
 class DeviceConnection(Protocol):
     """A live, authenticated connection of one target."""
 

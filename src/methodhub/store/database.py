@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Executable, Row, event
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from methodhub.core.ports import StoreUnavailable
 from methodhub.store.schema import StoreError, migrate, prepare
 
 READERS = 4
@@ -37,7 +38,7 @@ class Lane:
         self._closed = False
 
     async def run(self, work: Work[Result]) -> Result:
-        """What `work` returns, done in one transaction."""
+        """What `work` returns, done in one transaction. Raises StoreUnavailable."""
         await self._free.acquire()
         # SQLAlchemy drops the connection of a cancelled statement; a database in memory would go with it.
         return await asyncio.shield(asyncio.ensure_future(self._run(work)))
@@ -48,6 +49,8 @@ class Lane:
                 raise StoreError("The database is closed.")
             async with self._open() as connection:
                 return await connection.run_sync(work)
+        except OperationalError as error:
+            raise StoreUnavailable(str(error.orig)) from error
         finally:
             self._free.release()
 
