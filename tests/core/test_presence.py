@@ -93,3 +93,16 @@ def test_what_could_not_be_written_is_written_later(world: World, presence: Pres
 def test_without_changes_nothing_is_written(presence: Presence, world: World) -> None:
     presence._store = None  # type: ignore[assignment]
     world.run(presence.write())
+
+
+def test_nothing_is_kept_of_a_device_that_was_deleted(world: World, presence: Presence) -> None:
+    """One of its name that is made anew has never been connected."""
+    device = world.connect(D)
+    world.run(presence.write())
+    device.drop()
+    world.delete(D)
+    presence.forget(D)
+    world.create(D)
+    assert times(presence.overlay(stored(world))) == (False, None, None)
+    world.run(presence.write())
+    assert times(stored(world)) == (False, None, None)

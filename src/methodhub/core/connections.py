@@ -74,7 +74,8 @@ class Attachment:
             self._claim = claim
 
     def answer(self, request: MethodRequest, settle: Settle) -> Handed | NotClaimed | None:
-        """Hand a call to the device, unless it has gone or is not subscribed to the method."""
+        """Hand a call to the device, unless it has gone or is not subscribed to the method; 403800 if it holds too much
+        already [HUB-limits]."""
         connection = self.connection
         if self.ended or not connection.accepts(request.method_name):
             return NOT_CLAIMED
