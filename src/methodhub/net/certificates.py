@@ -78,6 +78,7 @@ def ensure_authority(directory: Path, now: float) -> Authority:
             "then be told to trust."
         )
     if key_path.exists():
+        key_path.chmod(0o600)  # a restored copy may have lost its mode
         key = _read_key(key_path)
     else:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -107,6 +108,8 @@ def ensure_server_certificate(
         raise CertificateError("a server certificate needs at least one host name")
     wanted = [_general_name(name) for name in dict.fromkeys(names)]
     certificate_path, key_path = directory / "server.pem", directory / "server-key.pem"
+    if key_path.exists():
+        key_path.chmod(0o600)
     kept = _kept(certificate_path, key_path, authority, wanted, key_type)
     if kept is not None and not renewal_due(kept, now):
         return kept
