@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DATA = Path(os.environ.get("METHODHUB_DEMO_DATA", ROOT / ".run" / "data"))
+DATA = Path(os.environ.get("DEMO_DATA", ROOT / ".run" / "data"))
 METHODHUB = Path(sys.executable).parent / "methodhub"
 DEVICE = "demo-device"
 

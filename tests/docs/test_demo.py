@@ -27,7 +27,7 @@ def test_what_make_run_prints_works(tmp_path: Path) -> None:
     env = {
         "METHODHUB_HOSTNAME": address,
         "METHODHUB_BIND": address,
-        "METHODHUB_DEMO_DATA": str(tmp_path / "data"),
+        "DEMO_DATA": str(tmp_path / "data"),
     }
     with Program([sys.executable, str(ROOT / "examples" / "demo" / "run.py")], env) as demo:
         demo.expect("Ctrl-C ends the hub and the device.")
