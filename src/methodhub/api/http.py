@@ -266,12 +266,13 @@ class HttpConnection(HttpToolsProtocol):
             # Answered without its body, which may come or not: what comes next cannot be told from it.
             self.transport.close()
             return
-        self._taking_turns = True
-        try:
-            self._take_turns()
-        finally:
-            self._taking_turns = False
-        self._read_or_wait()
+        if self.pipeline or self.flow.read_paused:
+            self._taking_turns = True
+            try:
+                self._take_turns()
+            finally:
+                self._taking_turns = False
+            self._read_or_wait()
         if cycle.response_complete and not self.transport.is_closing():
             self._idle_since = self.services.clock.monotonic()
             if self._idle_clock is None:

@@ -49,7 +49,9 @@ class Deadlines:
         """Arm `deadline` for `when`; armed already, it moves."""
         if deadline._bucket is not None:
             deadline.cancel_deadline()
-        tick = max(int(when / TICK), self._next_tick)
+        tick = int(when / TICK)
+        if tick < self._next_tick:
+            tick = self._next_tick
         bucket = self._buckets.get(tick)
         if bucket is None:
             bucket = self._buckets[tick] = {}

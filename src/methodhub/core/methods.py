@@ -101,11 +101,13 @@ class Invocation(Deadline):
             self._methods.cancelled(self)
 
     def _leave(self) -> bool:
-        if self not in self._methods.open:
+        open_calls = self._methods.open
+        if self not in open_calls:
             return False
-        self._methods.open.discard(self)
-        self.cancel_deadline()
-        self._forget_waiter()
+        open_calls.discard(self)
+        if self._stop_waiting is not None:
+            self.cancel_deadline()
+            self._forget_waiter()
         return True
 
     def _forget_waiter(self) -> None:
