@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import ssl
 import struct
 import time
@@ -32,6 +33,9 @@ _writers: set[asyncio.StreamWriter] = set()
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run a test's peers on the loop that holds many of them cheaply, and let go of them."""
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     async def main() -> None:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from methodhub.core.connections import Attachment
 from methodhub.core.identity import Target
 from tests.harness import API_VERSION, PATIENCE, RunningHub
 from tests.hub.peers import Device, ready_device
@@ -19,15 +20,16 @@ pytestmark = pytest.mark.verify
 ROUNDS = 20
 
 
-def cut(hub: RunningHub, device_id: str) -> None:
-    """The network between hub and device goes: neither says anything."""
+def cut(hub: RunningHub, device_id: str) -> Attachment:
+    """The network between hub and device goes: neither says anything. What was cut."""
 
-    def work() -> None:
+    def work() -> Attachment:
         attachment = hub.hub.table.get(Target(device_id))
         assert attachment is not None
         attachment.connection._stream.abort()  # type: ignore[attr-defined]
+        return attachment
 
-    hub.on_loop(work)
+    return hub.on_loop(work)
 
 
 def invoke(hub: RunningHub, device_id: str, payload: Any, connect_timeout: int = 20) -> Any:
@@ -49,11 +51,13 @@ def test_the_python_sdk_takes_each_call_after_a_cut_once(tmp_path: Path) -> None
         SdkDevice(hub, "python", "sdk", connection_retry_interval=1) as device,
     ):
         device.is_ready()
+        connections = set()
         for number in range(ROUNDS):
-            cut(hub, "sdk")
+            connections.add(cut(hub, "sdk"))
             assert invoke(hub, "sdk", number) == {"status": 200, "payload": number}
         assert invoke(hub, "sdk", "last") == {"status": 200, "payload": "last"}
         assert [device.request().payload for _ in range(ROUNDS + 1)] == [*range(ROUNDS), "last"]
+        assert len(connections) == ROUNDS
 
 
 @pytest.mark.parametrize("clean", [True, False], ids=["clean session", "kept session"])

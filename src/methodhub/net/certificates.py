@@ -78,7 +78,7 @@ def ensure_authority(directory: Path, now: float) -> Authority:
             "then be told to trust."
         )
     if key_path.exists():
-        key_path.chmod(0o600)  # a restored copy may have lost its mode
+        key_path.chmod(0o600)  # [HUB-file-modes] a restored copy may have lost its mode
         key = _read_key(key_path)
     else:
         key = ec.generate_private_key(ec.SECP256R1())
