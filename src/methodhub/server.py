@@ -102,8 +102,8 @@ class Hub:
         self.identity_store, self.hub_store = await self._open_stores()
         policies = await self.hub_store.policies()
         if not policies:
-            policies = default_policies()
-            await self.hub_store.insert_policies(policies)
+            await self.hub_store.insert_policies(default_policies())
+            policies = await self.hub_store.policies()
         self.policies.load(policies)
         self.table = ConnectionTable(
             self.bus,

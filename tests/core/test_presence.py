@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from methodhub.core.identity import Identity, Target
-from methodhub.core.ports import ConnectionRecord
+from methodhub.core.ports import ConnectionRecord, StoreUnavailable
 from methodhub.core.presence import Presence
 from tests.rooms.world import World
 
@@ -74,7 +74,7 @@ def test_what_could_not_be_written_is_written_later(world: World, presence: Pres
     class Broken:
         async def record_connections(self, records: Iterable[ConnectionRecord]) -> None:
             other.drop()  # changes while the write is under way are newer than what failed
-            raise OSError("disk full")
+            raise StoreUnavailable("disk full")
 
     world.create(Target("e"))
     world.connect(D)

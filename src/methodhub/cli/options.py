@@ -17,7 +17,10 @@ from methodhub.cli.exit_codes import ExitCode, Failure
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", metavar="PATH", help="The hub's data directory. Default: METHODHUB_DATA_DIR, else one per user."
+        "--data-dir",
+        readable=False,
+        metavar="PATH",
+        help="The hub's data directory. Default: METHODHUB_DATA_DIR, else one per user.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts; also errors, on stderr.")]

@@ -16,9 +16,9 @@ from methodhub.core.identity import Identity, Target
 from methodhub.core.ports import NOT_CLAIMED, Bus, Claim, CloseReason, DeviceConnection, Handed, NotClaimed
 from methodhub.metrics import Metrics
 
-EARLY = 1.5 * TICK
-"""Seconds by which timers end before their nominal time: with the tick, 50 to 250 ms. Some callers give up exactly
-then (`wire/service.md` 1.8)."""
+EARLY = 4 * TICK
+"""Seconds by which timers end before their nominal time: with the ticks, 250 to 175 ms. Some callers give up exactly
+then (`wire/service.md` 1.8); what is left is for the work when thousands end at once."""
 
 
 @dataclass(frozen=True, slots=True)

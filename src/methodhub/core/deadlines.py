@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-TICK = 0.1
+TICK = 0.05
 """Seconds of one bucket. A deadline expires within one tick of its time."""
 
 
@@ -50,7 +50,7 @@ class Deadlines:
         if deadline._bucket is not None:
             deadline.cancel_deadline()
         tick = int(when / TICK)
-        if tick < self._next_tick:
+        if tick < self._next_tick:  # noqa: PLR1730 - max() would cost a call for each call
             tick = self._next_tick
         bucket = self._buckets.get(tick)
         if bucket is None:

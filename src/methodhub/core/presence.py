@@ -9,7 +9,7 @@ import structlog
 from methodhub.core.clock import Clock
 from methodhub.core.connections import Attachment, ConnectionTable
 from methodhub.core.identity import Identity, Target
-from methodhub.core.ports import ConnectionRecord, IdentityStore
+from methodhub.core.ports import ConnectionRecord, IdentityStore, StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -69,6 +69,7 @@ class Presence:
             return
         try:
             await self._store.record_connections(batch.values())
-        except Exception:
-            log.exception("connection states were not written; trying again")
+        except Exception as error:
+            known = isinstance(error, StoreUnavailable)
+            log.error("connection states were not written; trying again", error=str(error), exc_info=not known)
             self._unwritten = {**batch, **self._unwritten}
