@@ -37,7 +37,7 @@ class FakeStream:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.peer = Peer("192.0.2.1", None)
+        self.peer = Peer("192.0.2.1")
         self.protocol: asyncio.Protocol
         self.written = bytearray()
         self.unsent = 0

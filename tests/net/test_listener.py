@@ -13,6 +13,7 @@ import pytest
 
 from methodhub.core.deadlines import Deadlines
 from methodhub.net.listener import BindError, Listener, PreAuthenticationLimits
+from methodhub.net.stream import Peer
 
 from ..clock import ManualClock
 from .conftest import Run
@@ -28,7 +29,7 @@ def test_plain_bytes_both_ways(run: Run) -> None:
             answer, _ = await asyncio.gather(receive(client, len(data)), send(client, data))
             assert answer == data
             stream = (await world.next()).stream
-            assert stream.peer.address == "127.0.0.1" and stream.peer.certificate is None
+            assert stream.peer == Peer("127.0.0.1")
             assert stream.get_extra_info("sslcontext") is None
             assert stream.received_bytes == len(data)
             inner = stream._inner.get_extra_info("socket")

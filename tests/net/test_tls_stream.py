@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import os
 import random
 import socket
@@ -12,16 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from methodhub.net.certificates import ensure_server_certificate
 from methodhub.net.stream import CLOSE_GRACE, Stream
+from methodhub.net.tls import MAX_INTERMEDIATES
 
+from ..certificates import CA, Issued, authority, self_signed
 from .conftest import Run
 from .world import Certificates, World, ended, receive, send, soon
 
@@ -167,47 +163,82 @@ def test_rubbish_after_the_handshake_ends_the_connection(run: Run, certificates:
     run(main())
 
 
-def _self_signed(directory: Path) -> tuple[Path, bytes]:
-    """A device's own certificate: a common name and nothing else, in version 3 without extensions."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device-1")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(7)
-        .not_valid_before(now - datetime.timedelta(days=2))
-        .not_valid_after(now - datetime.timedelta(days=1))  # expired: also for others to judge
-        .sign(key, hashes.SHA256())
-    )
-    path = directory / "device.pem"
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(certificate.public_bytes(Encoding.PEM) + secret)
-    return path, certificate.public_bytes(Encoding.DER)
-
-
 @BOTH
 def test_any_client_certificate_is_taken_and_shown(
     run: Run, certificates: Certificates, version: ssl.TLSVersion, tmp_path: Path
 ) -> None:
-    path, der = _self_signed(tmp_path)
+    device = self_signed("device-1", days=(-2, -1))  # expired: also for others to judge
+    path, der = device.files(tmp_path), device.der
 
     async def main() -> None:
         async with World(certificates.holder()) as world:
             context = certificates.client(version)
-            context.load_cert_chain(path)
+            context.load_cert_chain(*path)
             client = await world.tls(context)
-            assert (await world.next()).stream.peer.certificate == der
+            assert (await world.next()).stream.peer.certificates == (der,)
             await send(client, b"x")
             assert await receive(client, 1) == b"x"
             # No resumption: the certificate would be gone in the second connection.
             again = await world.tls(context, client.session)
             assert not again.session_reused
-            assert (await world.next()).stream.peer.certificate == der
+            assert (await world.next()).stream.peer.certificates == (der,)
             await world.tls(certificates.client(version))
-            assert (await world.next()).stream.peer.certificate is None
+            assert (await world.next()).stream.peer.certificates == ()
+
+    run(main())
+
+
+@BOTH
+def test_the_whole_chain_is_shown_up_to_a_limit(
+    run: Run, certificates: Certificates, version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    """Whoever sends more certificates than are looked at is not held up for it; the first ones are shown."""
+    top = authority()
+    for depth in range(MAX_INTERMEDIATES + 2):
+        device = top.issue("device-1")
+        chain = device.chain
+        assert len(chain) == depth + 1
+
+        async def main(device: Issued = device, chain: tuple[bytes, ...] = chain) -> None:
+            async with World(certificates.holder()) as world:
+                context = certificates.client(version)
+                context.load_cert_chain(*device.files(tmp_path))
+                client = await world.tls(context)
+                recorder = await world.next()
+                assert recorder.stream.peer.certificates == chain[: MAX_INTERMEDIATES + 1]
+                client.close()
+                await soon(recorder.lost)
+                assert recorder.stream.peer.address == "127.0.0.1"
+
+        run(main())
+        top = top.issue(f"Intermediate {depth}", CA)
+
+
+@BOTH
+def test_asking_for_certificates_is_switched_while_connections_live(
+    run: Run, certificates: Certificates, version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    device = self_signed("device-1")
+
+    async def main() -> None:
+        holder = certificates.holder(request_client_certificates=False)
+        async with World(holder) as world:
+            context = certificates.client(version)
+            context.load_cert_chain(*device.files(tmp_path))
+            shown, clients = [], []
+            for ask in (False, True, True, False):
+                holder.ask_for_certificates(ask)
+                clients.append(await world.tls(context))
+                shown.append((await world.next()).stream.peer.certificates)
+            assert shown == [(), (device.der,), (device.der,), ()]
+            for client in clients:
+                await send(client, b"x")
+                assert await receive(client, 1) == b"x"
+            holder.ask_for_certificates(True)
+            holder.replace(certificates.server.chain_pem, certificates.server.key_pem)
+            assert holder.request_client_certificates
+            await world.tls(context)
+            assert (await world.next()).stream.peer.certificates == (device.der,)
 
     run(main())
 

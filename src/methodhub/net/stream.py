@@ -22,11 +22,11 @@ Data = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`address`: without a port; empty on a UNIX socket. `certificate`: DER of the leaf a TLS client showed and
-    holds the key of, or None. Whether to believe it is for others to judge."""
+    """`address`: without a port; empty on a UNIX socket. `certificates`: DER of the chain a TLS client showed, the leaf
+    first, whose key it holds; empty without one. Whether to believe it is for others to judge."""
 
     address: str
-    certificate: bytes | None
+    certificates: tuple[bytes, ...] = ()
 
 
 class _Grace(Deadline):
@@ -96,7 +96,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
 
     @property
     def peer(self) -> Peer:
-        return Peer(self._address, None)
+        return Peer(self._address)
 
     @property
     def is_authenticated(self) -> bool:

@@ -19,6 +19,9 @@ GROUPS = b"X25519:P-256:P-384"
 
 BUFFER_SIZE = 65_536
 
+MAX_INTERMEDIATES = 5
+"""Certificates that are looked at between a device's own and an authority that the operator registered."""
+
 _OPTIONS = SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE
 
 
@@ -36,12 +39,23 @@ class TlsContextHolder:
     """
 
     def __init__(self, chain_pem: bytes, key_pem: bytes, *, request_client_certificates: bool = False) -> None:
-        self.request_client_certificates = request_client_certificates
+        self._request = request_client_certificates
+        self._pem = (chain_pem, key_pem)
         # Shared by all streams of a listener, which run in one thread: nothing stays in it after the call that filled
         # it.
         self.buffer = ffi.new("char[]", BUFFER_SIZE)
         self.view = ffi.buffer(self.buffer)
         self.current = self._build(chain_pem, key_pem)
+
+    @property
+    def request_client_certificates(self) -> bool:
+        return self._request
+
+    def ask_for_certificates(self, request: bool) -> None:
+        """Ask, or do not, from the next handshake on."""
+        if request != self._request:
+            self._request = request
+            self.current = self._build(*self._pem)
 
     def replace(self, chain_pem: bytes, key_pem: bytes) -> None:
         """Use another certificate from the next handshake on. Raises and changes nothing if it cannot be used.
@@ -49,6 +63,7 @@ class TlsContextHolder:
         Raises ValueError (no certificate or key in the PEM) or OpenSSL.SSL.Error (they do not belong together).
         """
         self.current = self._build(chain_pem, key_pem)
+        self._pem = (chain_pem, key_pem)
 
     def _build(self, chain_pem: bytes, key_pem: bytes) -> SSL.Context:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
@@ -67,8 +82,9 @@ class TlsContextHolder:
         context.use_privatekey(load_pem_private_key(key_pem, None))  # type: ignore[arg-type]  # DH keys are not certified
         context.check_privatekey()
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        if self.request_client_certificates:
+        if self._request:
             context.set_options(SSL.OP_NO_TICKET)
+            context.set_verify_depth(MAX_INTERMEDIATES)
             # pyOpenSSL's own set_verify would look for its Connection object, which streams do without.
             lib.SSL_CTX_set_verify(context._context, SSL.VERIFY_PEER, _accept_any)
         return context

@@ -11,7 +11,7 @@ from OpenSSL._util import ffi, lib
 
 from methodhub.net.admission import Admission
 from methodhub.net.stream import Data, Peer, Stream
-from methodhub.net.tls import BUFFER_SIZE, TlsContextHolder
+from methodhub.net.tls import BUFFER_SIZE, MAX_INTERMEDIATES, TlsContextHolder
 
 _RECORD = 16_384
 """Bytes encrypted at once, the most that a record holds: a memory BIO grows to what it is given."""
@@ -44,11 +44,23 @@ def _reason() -> str:
     return ffi.string(text).decode() if text != ffi.NULL else "closed by the peer"
 
 
-def _leaf_certificate(ssl: Any, tls: TlsContextHolder) -> bytes | None:
-    """DER of the certificate the client showed. That it holds the key was proved by the handshake."""
-    certificate = lib.SSL_get_peer_certificate(ssl)
-    if certificate == ffi.NULL:
-        return None
+def _certificates(ssl: Any, tls: TlsContextHolder) -> tuple[bytes, ...]:
+    """DER of what the client showed, leaf first. That it holds the leaf's key was proved by the handshake."""
+    leaf = lib.SSL_get_peer_certificate(ssl)
+    if leaf == ffi.NULL:
+        return ()
+    try:
+        shown = [leaf]
+        above = lib.SSL_get_peer_cert_chain(ssl)  # on this side of a handshake without the leaf
+        if above != ffi.NULL:
+            count = min(lib.sk_X509_num(above), MAX_INTERMEDIATES)
+            shown += [lib.sk_X509_value(above, index) for index in range(count)]
+        return tuple(_der(certificate, tls) for certificate in shown)
+    finally:
+        lib.X509_free(leaf)
+
+
+def _der(certificate: Any, tls: TlsContextHolder) -> bytes:
     bio = lib.BIO_new(lib.BIO_s_mem())
     try:
         lib.i2d_X509_bio(bio, certificate)
@@ -58,13 +70,12 @@ def _leaf_certificate(ssl: Any, tls: TlsContextHolder) -> bytes | None:
         return b"".join(parts)
     finally:
         lib.BIO_free(bio)
-        lib.X509_free(certificate)
 
 
 class TlsStream(Stream):
     """The server's side of one TLS connection."""
 
-    __slots__ = ("_bio_in", "_bio_out", "_certificate", "_fresh", "_holder", "_peer_notified", "_pending", "_ssl")
+    __slots__ = ("_bio_in", "_bio_out", "_fresh", "_holder", "_peer_notified", "_pending", "_ssl")
 
     def __init__(
         self, admission: Admission, factory: Callable[[Stream], asyncio.Protocol], holder: TlsContextHolder
@@ -74,7 +85,6 @@ class TlsStream(Stream):
         self._ssl: Any = None
         self._bio_in: Any = None
         self._bio_out: Any = None
-        self._certificate: bytes | None = None
         self._pending: list[bytes] | None = None
         """Writes made while a chunk is being delivered; None outside. One record carries them all."""
         self._peer_notified = False
@@ -83,7 +93,8 @@ class TlsStream(Stream):
 
     @property
     def peer(self) -> Peer:
-        return Peer(self._address, self._certificate)
+        """Read anew from OpenSSL, which keeps the chain as long as the session lives: a copy would cost memory."""
+        return Peer(self._address, _certificates(self._ssl, self._holder) if self._ssl is not None else ())
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "sslcontext":
@@ -201,8 +212,6 @@ class TlsStream(Stream):
             self._factory = None
             self._end()
             return False
-        if self._holder.request_client_certificates:
-            self._certificate = _leaf_certificate(self._ssl, self._holder)
         self._start_protocol()
         return not self._closing
 
