@@ -28,10 +28,10 @@ $(VENV)/bin/python:
 	@scripts/prerequisites $(PYTHON) run
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run-ready: $(VENV)/bin/python requirements.txt requirements-demo.txt pyproject.toml
+$(VENV)/.run-ready: $(VENV)/bin/python requirements.txt requirements-amqp.txt requirements-demo.txt pyproject.toml
 	@scripts/prerequisites $(PYTHON) run
 	@echo "Installing MethodHub into $(VENV) ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt -r requirements-demo.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt -r requirements-amqp.txt -r requirements-demo.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
