@@ -1,4 +1,4 @@
-"""How each SDK begins, in its own fields and values (`wire/device.md` 3.1 to 3.4), and what its links are to the server."""
+"""How each SDK begins, in its own fields, and its links as a server sees them (`wire/device.md` 3.1 to 3.4)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 from methodhub.wire.amqp.messages import AmqpValue, Message, encode_message
+from methodhub.wire.amqp.sasl import AMQP_HEADER, SASL_HEADER
 
-from .peer import AMQP_HEADER, SASL_HEADER, attach, begin, flow, open_frame, sasl_init
+from .peer import attach, begin, flow, open_frame, sasl_init
 
 DEVICE = "/devices/d/methods/devicebound"
 FULL = "amqps://hub.local/devices/d/methods/deviceBound"

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proton import Collector, Connection, Delivery, Endpoint, Event, Link, Receiver, Sender, Session, Transport
+from proton import Collector, Connection, Delivery, Event, Receiver, Sender, Session, Transport
 
 from methodhub.wire.amqp import frames
 from methodhub.wire.amqp.codec import NULL, Symbol, decode_described, describe, encode, encode_fields
 from methodhub.wire.amqp.events import Event as ServerEvent
 from methodhub.wire.amqp.events import LinkAttached
 from methodhub.wire.amqp.protocol import AmqpServerProtocol
-from methodhub.wire.amqp.sasl import AMQP_HEADER, SASL_HEADER
 
 TRUE, FALSE = b"\x41", b"\x42"
-
-__all__ = ["AMQP_HEADER", "NULL", "SASL_HEADER", "Delivery", "Endpoint", "Event", "Link", "Symbol"]
 
 
 def uint(value: int) -> bytes:
@@ -133,10 +130,10 @@ class Peer:
         self.connection.hostname = "hub.local"
         self._collector = Collector()
         self.connection.collect(self._collector)
-        self._transport = Transport()
-        self._transport.max_frame_size = max_frame_size
-        self._transport.idle_timeout = idle_timeout
-        self._transport.bind(self.connection)
+        self.transport = Transport()
+        self.transport.max_frame_size = max_frame_size
+        self.transport.idle_timeout = idle_timeout
+        self.transport.bind(self.connection)
         self.connection.open()
         self.sent: list[bytes] = []
         """Frames of the server."""
@@ -148,9 +145,9 @@ class Peer:
         events: list[ServerEvent] = []
         while True:
             quiet = True
-            while (size := self._transport.pending()) > 0:
-                self.server.receive_data(bytes(self._transport.peek(size) or b""), now)
-                self._transport.pop(size)
+            while (size := self.transport.pending()) > 0:
+                self.server.receive_data(bytes(self.transport.peek(size) or b""), now)
+                self.transport.pop(size)
                 quiet = False
             for event in self.server.events():
                 events.append(event)
@@ -165,11 +162,11 @@ class Peer:
 
     def _receive(self, data: bytes) -> None:
         while data:
-            size = min(len(data), self._transport.capacity())
-            self._transport.push(data[:size])
+            size = min(len(data), self.transport.capacity())
+            self.transport.push(data[:size])
             data = data[size:]
         while (event := self._collector.peek()) is not None:
-            if event.type == Event.DELIVERY:
+            if event.type == Event.DELIVERY and event.delivery is not None:
                 self.on_delivery(event.delivery)
             self._collector.pop()
 

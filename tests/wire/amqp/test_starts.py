@@ -5,30 +5,14 @@ from __future__ import annotations
 import pytest
 
 from methodhub.wire.amqp import frames
-from methodhub.wire.amqp.codec import encode, encode_fields
+from methodhub.wire.amqp.codec import NULL, encode, encode_fields
 from methodhub.wire.amqp.events import Closed, CreditChanged, Event, LinkAttached, MessageReceived, Opened
 from methodhub.wire.amqp.messages import Message, decode_message, encode_message
 from methodhub.wire.amqp.protocol import AmqpServerProtocol, State
-from methodhub.wire.amqp.sasl import SaslInit
+from methodhub.wire.amqp.sasl import AMQP_HEADER, SASL_HEADER, SaslInit
 
 from .dialogues import CBS_CHANNEL, DIALOGUES
-from .peer import (
-    AMQP_HEADER,
-    NULL,
-    SASL_HEADER,
-    attach,
-    begin,
-    code_of,
-    codes,
-    detach,
-    fields_of,
-    frame,
-    open_frame,
-    sasl_init,
-    split,
-    transfer,
-    uint,
-)
+from .peer import attach, begin, code_of, codes, detach, fields_of, frame, open_frame, sasl_init, split, transfer, uint
 
 
 def started(*parts: bytes, sessions: int = 4, links: int = 4) -> AmqpServerProtocol:
@@ -86,7 +70,7 @@ def test_each_sdk_starts(sdk: str) -> None:
 
 
 def put_token(protocol: AmqpServerProtocol, sdk: str, attached: list[LinkAttached]) -> None:
-    """[HUB-cbs-order] is the owner's to keep: what it settles first is read first."""
+    """What is settled first is read first (`wire/device.md` 3.3)."""
     dialogue = DIALOGUES[sdk]
     protocol.receive_data(transfer(CBS_CHANNEL[sdk], 0, 0, dialogue.put_token), 0.0)
     (event,) = protocol.events()

@@ -116,8 +116,9 @@ class Endpoints:
     def pull(self) -> None:
         if self._draining:
             for link in self._draining:
-                if link.number in self._links:
+                if link.live:
                     engine.drained(link.pointer)
+                    link.credit = engine.credit(link.pointer)
             self._draining.clear()
         self._flush()
 
@@ -269,7 +270,10 @@ class Endpoints:
     def _flow(self, pointer: Pointer) -> None:
         link = self._pointers.get(pointer)
         if link is not None and not link.peer_sends and not link.ended:
-            self._events.append(CreditChanged(link.number, engine.credit(pointer)))
+            credit = engine.credit(pointer)
+            if credit != link.credit:  # the engine tells of what we have used up ourselves, too
+                link.credit = credit
+                self._events.append(CreditChanged(link.number, credit))
             if engine.is_draining(pointer):
                 self._draining.append(link)
 
@@ -314,7 +318,7 @@ class Endpoints:
 
     def send(self, number: int, message: bytes, settled: bool) -> bool:
         link = self._links.get(number)
-        if link is None or not link.live or engine.credit(link.pointer) <= 0:
+        if link is None or not link.live or link.peer_sends or link.credit <= 0:
             return False
         if self._settled:
             self._flush()  # what was settled before is read before
@@ -325,8 +329,9 @@ class Endpoints:
                 session.blocked.add(number)
                 return False
         engine.send(link.pointer, self._next_number(), message, settled)
+        link.credit -= 1
         return True
 
     def credit(self, number: int) -> int:
         link = self._links.get(number)
-        return 0 if link is None or link.peer_sends or not link.live else engine.credit(link.pointer)
+        return link.credit if link is not None and link.live and not link.peer_sends else 0

@@ -19,7 +19,8 @@ class Session:
 
 
 class Link:
-    """Seen from us. `credit_target`: messages that a sending peer may have under way and unsettled."""
+    """`credit`: messages that the sending side, peer or us, may still send. `credit_target`: those that a sending peer
+    may have under way and unsettled."""
 
     __slots__ = (
         "attached",
