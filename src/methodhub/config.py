@@ -153,6 +153,12 @@ class Settings(BaseSettings):
     certificate_key_type: Literal["p256", "rsa"] = _setting(
         "p256", "p256 or rsa", "Key of the certificate that the hub makes; rsa is for old TLS stacks."
     )
+    https_client_certificates: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        "auto, on or off",
+        "Whether the HTTPS port asks for a client certificate, which devices over WebSocket need for X.509 and at "
+        "which browsers prompt. auto: while an X.509 identity or a CA certificate is registered. Port 8883 always asks.",
+    )
     response_timeout_min: int = _whole(
         5, 1, 3600, "seconds", "Smallest responseTimeoutInSeconds that a call may ask for."
     )

@@ -6,13 +6,12 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import structlog
 import uvloop
-from OpenSSL import SSL
 from starlette.types import ASGIApp
 
 from methodhub import __version__
@@ -22,11 +21,21 @@ from methodhub.api.services import ApiServices, HttpLimits, HubFacts
 from methodhub.bus.local import LocalBus
 from methodhub.config import SOCKET_NAME, Settings
 from methodhub.core.access import Policies, default_policies, is_still_valid
+from methodhub.core.certificates.authorities import CertificateAuthorities
 from methodhub.core.clock import Clock, SystemClock
 from methodhub.core.connections import Attachment, ConnectionTable, DeviceLimits
 from methodhub.core.deadlines import TICK, Deadlines
 from methodhub.core.methods import CallLimits, Methods
-from methodhub.core.ports import CloseReason, Event, HubStore, IdentityStore, TargetRevoked
+from methodhub.core.ports import (
+    AuthoritiesChanged,
+    CertificateExpected,
+    CloseReason,
+    Event,
+    HubStore,
+    IdentityStore,
+    StoreUnavailable,
+    TargetRevoked,
+)
 from methodhub.core.presence import WRITE_INTERVAL, Presence
 from methodhub.core.registry import Registry
 from methodhub.device.mqtt import MqttConnection
@@ -40,7 +49,10 @@ from methodhub.net.certificates import (
     ensure_server_certificate,
     load_operator_certificate,
 )
-from methodhub.net.listener import BindError, Listener, PreAuthenticationLimits, SocketBudget
+from methodhub.net.chains import verify_chain
+from methodhub.net.listener import BindError, PreAuthenticationLimits
+from methodhub.net.listeners import Listeners, bind_https
+from methodhub.net.server_tls import ServerTls
 from methodhub.net.tls import TlsContextHolder
 from methodhub.process import DataDirectory, ReadyFacts, StartError, calm_the_collector, raise_file_limit
 from methodhub.store.database import Database, open_database
@@ -57,8 +69,6 @@ DATABASE_NAME = "methodhub.db"
 PAUSE = 1.0
 """Seconds without a turn of the clock after which the process was paused, or starved."""
 CA_NAME = "ca.pem"
-HTTPS_PORT = 443
-FALLBACK_HTTPS_PORT = 8443
 CERTIFICATE_CHECK_INTERVAL = 3600.0
 """Seconds between two looks at whether the server certificate must be renewed, or was replaced by its operator."""
 
@@ -84,9 +94,15 @@ class Hub:
         )
         self._ready = False
         self._notes: list[str] = []
-        self._listeners: list[Listener] = []
-        self._tls: TlsContextHolder | None = None
-        self._certificate: ServerCertificate | None = None
+        limits = PreAuthenticationLimits(
+            settings.pre_authentication_seconds,
+            settings.pre_authentication_bytes,
+            settings.pre_authentication_sockets,
+        )
+        self._listeners = Listeners(limits, self.deadlines, self.clock, settings.max_connections)
+        self._tls: ServerTls | None = None
+        self._expectations = 0
+        """How often an identity or a CA was told of that needs client certificates."""
         self._database: Database | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._last_turn = self.clock.monotonic()
@@ -113,6 +129,8 @@ class Hub:
             self.metrics,
         )
         self.registry = Registry(self.identity_store, self.bus, self.clock, settings.modules_per_device)
+        self.authorities = CertificateAuthorities(self.hub_store, self.bus, self.clock, verify_chain)
+        await self.authorities.load()
         self.presence = Presence(self.table, self.identity_store, self.clock)
         self.table.on_change = self._connection_changed
         self.bus.subscribe(self._on_event)
@@ -134,21 +152,29 @@ class Hub:
             self.registry.unpin(attachment.target)
 
     def _on_event(self, event: Event) -> None:
+        if isinstance(event, TargetRevoked):
+            self._revoke(event)
+        elif isinstance(event, AuthoritiesChanged):
+            for attachment in self.table:
+                if not self._is_still_valid(attachment):
+                    self.table.close(attachment.target, CloseReason.CREDENTIALS_CHANGED)
+        self._expect_certificates(event)
+
+    def _revoke(self, event: TargetRevoked) -> None:
         """An identity was revoked: close what it holds, unless what let it in still does."""
-        if not isinstance(event, TargetRevoked):
-            return
         if event.reason is CloseReason.CREDENTIALS_CHANGED:
             attachment = self.table.get(event.target)
-            identity = self.registry.in_memory(event.target) if attachment is not None else None
-            if (
-                attachment is not None
-                and identity is not None
-                and is_still_valid(attachment.credential, identity.authentication, self.policies)
-            ):
+            if attachment is not None and self._is_still_valid(attachment):
                 return
         self.table.close(event.target, event.reason)
         if event.reason is CloseReason.DELETED:
             self.presence.forget(event.target)
+
+    def _is_still_valid(self, attachment: Attachment) -> bool:
+        identity = self.registry.in_memory(attachment.target)
+        return identity is not None and is_still_valid(
+            attachment.credential, identity.authentication, self.policies, self.authorities
+        )
 
     def api_services(self, methods: Methods | None) -> ApiServices:
         settings = self.settings
@@ -156,6 +182,7 @@ class Hub:
             registry=self.registry,
             presence=self.presence,
             policies=self.policies,
+            authorities=self.authorities,
             clock=self.clock,
             metrics=self.metrics,
             rules=self._rules,
@@ -193,7 +220,7 @@ class Hub:
         self.methods = Methods(
             self.registry, self.bus, self.deadlines, self.clock, CallLimits(settings.hub_open_calls), self.metrics
         )
-        self._load_certificate()
+        await self._load_certificate()
         services = self.api_services(self.methods)
         app = build_app(services)
         devices = DeviceServices(
@@ -205,12 +232,18 @@ class Hub:
             clock=self.clock,
             metrics=self.metrics,
             rules=self._rules,
+            authorities=self.authorities,
         )
-        https = self._listener("https", HttpServer(app, services).connection)
-        mqtt = self._listener("mqtt", lambda stream: MqttConnection(devices, stream))
-        admin = self._listener("administration", HttpServer(app, services, administrator=True).connection)
+        https_tls = self._tls.https if self._tls is not None else None
+        device_tls = self._tls.devices if self._tls is not None else None
+        listeners = self._listeners
+        https = listeners.add("https", HttpServer(app, services).connection, https_tls)
+        mqtt = listeners.add("mqtt", lambda stream: MqttConnection(devices, stream), device_tls)
+        admin = listeners.add("administration", HttpServer(app, services, administrator=True).connection)
         try:
-            self.https_port = await self._bind_https(https)
+            note = await bind_https(https, settings.bind, settings.https_port)
+            self._notes += [note] if note else []
+            self.https_port = https.addresses[0][1]
             await mqtt.bind_tcp(settings.bind, settings.mqtt_port)
             self.mqtt_port = mqtt.addresses[0][1]
             await admin.bind_unix(settings.data_dir / SOCKET_NAME)
@@ -236,57 +269,17 @@ class Hub:
             tuple(self._notes),
         )
 
-    def _listener(self, name: str, protocol_factory: Callable[[Any], Any]) -> Listener:
+    async def _load_certificate(self) -> None:
         settings = self.settings
-        listener = Listener(
-            name,
-            protocol_factory,
-            limits=PreAuthenticationLimits(
-                settings.pre_authentication_seconds,
-                settings.pre_authentication_bytes,
-                settings.pre_authentication_sockets,
-            ),
-            deadlines=self.deadlines,
-            clock=self.clock,
-            tls=self._tls,
-            budget=self._socket_budget(),
-        )
-        self._listeners.append(listener)
-        return listener
-
-    def _socket_budget(self) -> SocketBudget:
-        if self.settings.max_connections is not None:
-            return SocketBudget(self.settings.max_connections)
-        if not hasattr(self, "_shared_budget"):
-            self._shared_budget = SocketBudget.of_process()
-        return self._shared_budget
-
-    async def _bind_https(self, listener: Listener) -> int:
-        """443 unless told otherwise; where the system forbids it, 8443, which some SDKs cannot reach."""
-        settings = self.settings
-        port = HTTPS_PORT if settings.https_port is None else settings.https_port
-        try:
-            await listener.bind_tcp(settings.bind, port)
-        except BindError as error:
-            if settings.https_port is not None or error.reason != "permission":
-                raise
-            await listener.bind_tcp(settings.bind, FALLBACK_HTTPS_PORT)
-            self._notes.append(
-                f"HTTPS listens on {FALLBACK_HTTPS_PORT}: this user may not bind {HTTPS_PORT}. That shuts out the "
-                "service SDKs for Node, C#, Java and C and every device over WebSocket, which know no other port; "
-                "the Python service SDK and az take HostName=name:8443. To grant the port: "
-                "sudo sysctl net.ipv4.ip_unprivileged_port_start=443"
-            )
-        return listener.addresses[0][1]
-
-    def _load_certificate(self) -> None:
-        if self.settings.plaintext:
+        if settings.plaintext:
             self._notes.append("plaintext: no TLS on any port. For measurements on this machine only.")
             return
+        asks = settings.https_client_certificates == "on"
+        if settings.https_client_certificates == "auto":
+            asks = len(self.authorities) > 0 or await self.identity_store.expects_certificates()
         try:
-            self._certificate = self._read_certificate()
-            self._tls = TlsContextHolder(self._certificate.chain_pem, self._certificate.key_pem)
-        except (CertificateError, OSError, ValueError, SSL.Error) as error:
+            self._tls = ServerTls(self._read_certificate, https_asks=asks)
+        except CertificateError as error:
             raise StartError(f"The server certificate cannot be used: {error}") from error
 
     def _read_certificate(self) -> ServerCertificate:
@@ -300,32 +293,30 @@ class Hub:
         )
 
     async def _renew_certificate(self) -> None:
-        """[HUB-certificate-renewal] Without a restart; the old one stays in use if the new one cannot be."""
-        if self._tls is None:
+        if self._tls is not None:
+            self._tls.renew()
+
+    def _expect_certificates(self, event: Event) -> None:
+        """[HUB-certificate-request] HTTPS asks for client certificates while some are of use: browsers prompt."""
+        if self._tls is None or self.settings.https_client_certificates != "auto":
             return
-        try:
-            found = self._read_certificate()
-            if found != self._certificate:
-                self._tls.replace(found.chain_pem, found.key_pem)
-                self._certificate = found
-                log.info("server certificate renewed")
-        except (CertificateError, OSError, ValueError, SSL.Error) as error:
-            log.error("server certificate could not be renewed", error=str(error))
+        if isinstance(event, CertificateExpected) or len(self.authorities):
+            self._expectations += 1
+            self._tls.https.ask_for_certificates(True)
+        elif self._tls.https.asks_for_certificates:
+            self._spawn(self._stop_asking(self._tls.https, self._expectations))
+
+    async def _stop_asking(self, https: TlsContextHolder, seen: int) -> None:
+        """Unless an identity still needs it, or one came while the store was asked."""
+        with suppress(StoreUnavailable):
+            if not await self.identity_store.expects_certificates() and self._expectations == seen:
+                https.ask_for_certificates(False)
 
     def _count_sockets(self) -> None:
         gauges = self.metrics.gauges
         gauges["connected_targets"] = ("Devices and modules that are connected", lambda: len(self.table))
         gauges["open_calls"] = ("Method calls that wait for their end", lambda: len(self.methods.open))
-        for listener in self._listeners:
-            self._count_listener(listener)
-
-    def _count_listener(self, listener: Listener) -> None:
-        gauges, name = self.metrics.gauges, listener.name
-        gauges[f"{name}_connections"] = (f"Open sockets of {name}", lambda: listener.connections)
-        gauges[f"{name}_unauthenticated"] = (
-            f"Sockets of {name} that have not authenticated",
-            lambda: listener.admission.unauthenticated,
-        )
+        self._listeners.count(self.metrics)
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -358,25 +349,21 @@ class Hub:
         """[HUB-stop] Take no more calls; let delivered ones finish within the grace period; close devices, then all.
         `at_once`: set it to cut the grace period short."""
         self._ready = False
-        for listener in self._listeners:
-            listener.stop_accepting()
+        self._listeners.stop_accepting()
         grace_over = asyncio.Event()
         self.deadlines.call_at(self.clock.monotonic() + self.settings.stop_grace, grace_over.set)
         await first_of(self.methods.stop(), grace_over.wait(), *([at_once.wait()] if at_once else []))
         self.table.close_all(CloseReason.STOPPING)
-        for listener in self._listeners:
-            listener.close_all()
-        closed = asyncio.gather(*(listener.wait_closed() for listener in self._listeners))
-        await first_of(closed, *([at_once.wait()] if at_once else []))
+        self._listeners.close_all()
+        await first_of(self._listeners.wait_closed(), *([at_once.wait()] if at_once else []))
         await self.presence.write()
         await self.close()
 
     async def close(self) -> None:
         """Let go of everything at once."""
         self._ready = False
-        for listener in self._listeners:
-            listener.stop_accepting()
-            listener.abort_all()
+        self._listeners.stop_accepting()
+        self._listeners.abort_all()
         if self._tick is not None:
             self._tick.cancel()
         for task in list(self._background):

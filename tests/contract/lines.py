@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from typing import cast
 
 from methodhub.core.access import Policies
+from methodhub.core.certificates.authorities import CertificateAuthorities
 from methodhub.core.identity import Identity, Target
 from methodhub.device.mqtt import MqttConnection
 from methodhub.device.services import DeviceServices
 from methodhub.iothub.rest import MethodRules
 from methodhub.iothub.sas import build_token
+from methodhub.net.chains import verify_chain
 from methodhub.net.stream import Peer, Stream
 from methodhub.wire.mqtt.packets import (
     ConnAck,
@@ -94,6 +96,7 @@ class MqttLine:
             world.clock,
             world.metrics,
             MethodRules(),
+            CertificateAuthorities(world.hub_store, world.bus, world.clock, verify_chain),
         )
         self.connection = MqttConnection(self.services, cast(Stream, self.stream))
         self.stream.protocol = self.connection

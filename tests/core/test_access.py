@@ -15,7 +15,7 @@ from methodhub.core.access import (
     CLOCK_SKEW,
     DEFAULT_POLICIES,
     AuthenticationError,
-    Credential,
+    KeyCredential,
     Policies,
     Policy,
     Principal,
@@ -104,7 +104,7 @@ def test_a_token_is_for_one_of_the_hubs_names() -> None:
 
 
 def test_what_the_log_is_told_holds_no_key() -> None:
-    texts = [repr(token()), repr(POLICY), repr(Credential(None, FIRST))]
+    texts = [repr(token()), repr(POLICY), repr(KeyCredential(None, FIRST))]
     with pytest.raises(AuthenticationError) as caught:
         check_token(token(OTHER), (FIRST,), NAMES, NOW)
     texts.append(str(caught.value))
@@ -234,19 +234,19 @@ DEVICE = ("devices", "d")
 def test_a_device_proves_itself_with_its_own_key(scope: tuple[str, ...]) -> None:
     for key in (FIRST, SECOND):
         credential = check_device_token(token(key, *scope), DEVICE, OWN, policies(), NOW)
-        assert credential == Credential(None, key)
-        assert is_still_valid(credential, OWN, policies())
-        assert not is_still_valid(credential, Authentication(primary_key=OTHER), policies())
+        assert credential == KeyCredential(None, key)
+        assert is_still_valid(credential, OWN, policies(), ())
+        assert not is_still_valid(credential, Authentication(primary_key=OTHER), policies(), ())
 
 
 @pytest.mark.parametrize("scope", [(), ("devices",), DEVICE])
 def test_a_policy_that_may_connect_lets_a_device_in(scope: tuple[str, ...]) -> None:
     with_device = policies(DEVICE_POLICY)
     credential = check_device_token(token(OTHER, *scope, policy="device"), DEVICE, OWN, with_device, NOW)
-    assert credential == Credential("device", OTHER)
-    assert is_still_valid(credential, Authentication(), with_device)
-    assert not is_still_valid(credential, OWN, policies())
-    assert not is_still_valid(credential, OWN, policies(dataclasses.replace(DEVICE_POLICY, primary_key=FIRST)))
+    assert credential == KeyCredential("device", OTHER)
+    assert is_still_valid(credential, Authentication(), with_device, ())
+    assert not is_still_valid(credential, OWN, policies(), ())
+    assert not is_still_valid(credential, OWN, policies(dataclasses.replace(DEVICE_POLICY, primary_key=FIRST)), ())
 
 
 def test_either_reading_of_the_resource_may_name_the_device() -> None:

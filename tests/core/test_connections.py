@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from methodhub.core.access import Credential
+from methodhub.core.access import KeyCredential
 from methodhub.core.calls import RID_START_LIMIT, MethodRequest, Outcome
 from methodhub.core.connections import Attachment, DeviceLimits
 from methodhub.core.identity import Target
@@ -160,6 +160,6 @@ def test_it_knows_since_when_and_who(world: World) -> None:
     device = world.connect(D)
     attachment = device.attachment
     assert (attachment.since, attachment.heard) == (world.clock.wall(), world.clock.monotonic())
-    assert attachment.credential == Credential(None, KEY)
+    assert attachment.credential == KeyCredential(None, KEY)
     assert attachment.connection is device
     assert list(world.table) == [attachment]

@@ -403,7 +403,7 @@ def test_a_caller_that_does_not_read_is_not_read_either(shared: RunningHub) -> N
     with Caller(shared) as caller:
         assert caller.invoke("away").code == 404103
         own = caller.socket.getsockname()
-        streams = shared.on_loop(lambda: list(shared.hub._listeners[0].admission.streams))
+        streams = shared.on_loop(lambda: list(next(iter(shared.hub._listeners)).admission.streams))
         (stream,) = (each for each in streams if isinstance(each, Stream) and each.get_extra_info("peername") == own)
         call, sent, left = caller.call("away"), 0, b""
         caller.socket.settimeout(0.0)

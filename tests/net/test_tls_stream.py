@@ -236,7 +236,7 @@ def test_asking_for_certificates_is_switched_while_connections_live(
                 assert await receive(client, 1) == b"x"
             holder.ask_for_certificates(True)
             holder.replace(certificates.server.chain_pem, certificates.server.key_pem)
-            assert holder.request_client_certificates
+            assert holder.asks_for_certificates
             await world.tls(context)
             assert (await world.next()).stream.peer.certificates == (device.der,)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from methodhub.bus.local import LocalBus
-from methodhub.core.access import Credential
+from methodhub.core.access import KeyCredential
 from methodhub.core.calls import MethodRequest, MethodResult, Outcome
 from methodhub.core.connections import Attachment, ConnectionTable, DeviceLimits
 from methodhub.core.deadlines import TICK, Deadlines
@@ -170,7 +170,7 @@ class World:
         device = FakeDevice(self, target, methods)
         identity, parent = self.run(self.registry.active(target))
         self.registry.pin(identity, parent)
-        device.attachment = self.table.attach(device, identity, Credential(None, KEY))
+        device.attachment = self.table.attach(device, identity, KeyCredential(None, KEY))
         if methods:
             self.run(device.attachment.claim())
         return device

@@ -236,6 +236,9 @@ def test_the_reset_at_a_start_reads_only_who_was_connected(tmp_path: Path) -> No
     text = str(identities.DISCONNECT_ALL.compile(dialect=sqlite.dialect()))
     plan = connection.execute(f"EXPLAIN QUERY PLAN {text}", [None] * text.count("?")).fetchall()
     assert "identities_connected" in plan[0][-1]
+    text = str(identities.EXPECTS_CERTIFICATES.compile(dialect=sqlite.dialect()))
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {text}", [None] * text.count("?")).fetchall()
+    assert "identities_certificates" in plan[0][-1]
     connection.close()
 
 
@@ -246,9 +249,15 @@ def test_postgresql_can_speak_the_statements_and_tables() -> None:
     tables = "".join(str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables)
     for id_column in ("device_id", "module_id", "name"):
         assert f'{id_column} TEXT COLLATE "C" NOT NULL' in tables
-    for table in metadata.sorted_tables:
-        for index in table.indexes:
-            assert "WHERE connected IS true" in str(CreateIndex(index).compile(dialect=dialect))
+    indexes = {
+        str(index.name): str(CreateIndex(index).compile(dialect=dialect))
+        for table in metadata.sorted_tables
+        for index in table.indexes
+    }
+    assert indexes.keys() == {"identities_connected", "identities_certificates"}
+    assert "WHERE connected IS true" in indexes["identities_connected"]
+    types = "authentication_type IN ('certificateAuthority', 'selfSigned')"
+    assert f"WHERE {types}" in indexes["identities_certificates"]
 
 
 async def create(path: Path) -> None:

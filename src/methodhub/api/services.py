@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from methodhub.core.access import ADMINISTRATOR, AuthenticationError, Policies, Principal, unauthorized
+from methodhub.core.certificates.authorities import CertificateAuthorities
 from methodhub.core.clock import Clock
 from methodhub.core.deadlines import Deadlines
 from methodhub.core.methods import Methods
@@ -56,6 +57,7 @@ class ApiServices:
     registry: Registry
     presence: Presence
     policies: Policies
+    authorities: CertificateAuthorities
     clock: Clock
     metrics: Metrics
     rules: MethodRules

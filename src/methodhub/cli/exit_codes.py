@@ -25,7 +25,8 @@ EXIT_MEANINGS: dict[ExitCode, str] = {
     ExitCode.DONE: "Done. For `invoke`: the device answered, whatever status it gave.",
     ExitCode.UNEXPECTED: "Something failed that should not; please report it.",
     ExitCode.USAGE: "The command line, a setting, or a payload is wrong. Nothing was changed.",
-    ExitCode.NOT_FOUND: "There is no such device, module or policy. A disabled device counts as absent for `invoke`.",
+    ExitCode.NOT_FOUND: "There is no such device, module, policy or CA certificate. A disabled device counts as absent "
+    "for `invoke`.",
     ExitCode.CONFLICT: "It exists already, or someone else changed it meanwhile.",
     ExitCode.REFUSED: "The hub refused the request, or failed at it.",
     ExitCode.NO_HUB: "No hub is running, it cannot start, it is stopping, or its data cannot be opened.",
@@ -36,6 +37,8 @@ EXIT_MEANINGS: dict[ExitCode, str] = {
 _EXIT_OF: dict[ErrorCode, ExitCode] = {
     ErrorCode.DeviceNotFound: ExitCode.NOT_FOUND,
     ErrorCode.ModuleNotFound: ExitCode.NOT_FOUND,
+    ErrorCode.GenericNotFound: ExitCode.NOT_FOUND,
+    ErrorCode.GenericConflict: ExitCode.CONFLICT,
     ErrorCode.DeviceAlreadyExists: ExitCode.CONFLICT,
     ErrorCode.ModuleAlreadyExistsOnDevice: ExitCode.CONFLICT,
     ErrorCode.PreconditionFailed: ExitCode.CONFLICT,

@@ -8,12 +8,12 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from enum import Flag, auto
 
 from methodhub.core.errors import ErrorCode, HubError
-from methodhub.core.identity import Authentication
+from methodhub.core.identity import Authentication, AuthenticationType
 
 CLOCK_SKEW = 300
 """Seconds by which a peer's clock may differ (`wire/device.md` 5.1)."""
@@ -208,11 +208,24 @@ def authorize(principal: Principal, right: Right, path: tuple[str, ...]) -> None
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
-    """What let a device connect: a key of its own, or a key of the policy named here."""
+class KeyCredential:
+    """A key that let a device connect: its own, or one of the policy named here."""
 
     policy_name: str | None
     key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateCredential:
+    """A certificate that let a device connect: its digests, and the SHA-256 of the authority that vouched for it, or
+    None where its thumbprint did."""
+
+    sha1: bytes
+    sha256: bytes
+    authority: bytes | None = None
+
+
+Credential = KeyCredential | CertificateCredential
 
 
 def check_device_token(
@@ -222,21 +235,44 @@ def check_device_token(
     policies: Policies,
     now: float,
 ) -> Credential:
-    """The credential by which the token lets the identity at `path` connect. Raises AuthenticationError."""
+    """The credential by which the token lets the identity at `path` connect. Raises AuthenticationError.
+
+    [HUB-certificate-only] No token, of a policy neither, stands in for a certificate.
+    """
+    if authentication.type.is_certificate:
+        raise AuthenticationError(f"the identity proves itself by {authentication.type.value}, not by a token")
     if not is_within_any(token.paths, path):
         raise AuthenticationError(f"the token is scoped to /{'/'.join(token.paths[0])}")
     if token.policy_name is not None and policies.get(token.policy_name) is not None:
         policy, key = policies.verify(token, now)
         if not policy.rights & Right.DEVICE_CONNECT:
             raise AuthenticationError(f"policy {policy.name!r} lacks the right DeviceConnect")
-        return Credential(policy.name, key)
+        return KeyCredential(policy.name, key)
     if not authentication.keys:
         raise AuthenticationError("the identity has no keys")
-    return Credential(None, check_token(token, authentication.keys, policies.hub_names, now))
+    return KeyCredential(None, check_token(token, authentication.keys, policies.hub_names, now))
 
 
-def is_still_valid(credential: Credential, authentication: Authentication, policies: Policies) -> bool:
-    """Whether a credential that let a device connect would still do so."""
+def matches_thumbprint(shown: CertificateCredential, authentication: Authentication) -> bool:
+    """[HUB-thumbprint] SHA-1 or SHA-256, primary or secondary, in any case; whoever issued it."""
+    wanted = (authentication.primary_thumbprint, authentication.secondary_thumbprint)
+    pins = [bytes.fromhex(text) for text in wanted if text]
+    compared = [hmac.compare_digest(pin, digest) for pin in pins for digest in (shown.sha1, shown.sha256)]
+    return any(compared)
+
+
+def is_still_valid(
+    credential: Credential, authentication: Authentication, policies: Policies, authorities: Container[bytes]
+) -> bool:
+    """Whether a credential that let a device connect would still do so. `authorities`: digests of those that vouch."""
+    if isinstance(credential, CertificateCredential):
+        if credential.authority is None:
+            is_pinned = authentication.type is AuthenticationType.SELF_SIGNED
+            return is_pinned and matches_thumbprint(credential, authentication)
+        is_signed = authentication.type is AuthenticationType.CERTIFICATE_AUTHORITY
+        return is_signed and credential.authority in authorities
+    if authentication.type.is_certificate:
+        return False
     if credential.policy_name is None:
         return credential.key in authentication.keys
     policy = policies.get(credential.policy_name)

@@ -68,6 +68,9 @@ class PendingCalls:
     def __len__(self) -> int:
         return len(self._open)
 
+    def is_open(self, rid: int) -> bool:
+        return rid in self._open
+
     def open(self, response_timeout: float, due: float, settle: Settle) -> OpenCall:
         rid = self._next_rid
         self._next_rid = rid + 1

@@ -21,6 +21,7 @@ class ErrorCode(IntEnum):
     DeviceNotOnline = 404103
     DeviceConnectionClosedRemotely = 404104
     GenericMethodNotAllowed = 405000
+    GenericConflict = 409000
     DeviceAlreadyExists = 409001
     ModuleAlreadyExistsOnDevice = 409301
     PreconditionFailed = 412001
@@ -50,7 +51,8 @@ MEANINGS: dict[ErrorCode, str] = {
     "route demands. The hub's log names the reason.",
     ErrorCode.DeviceMaximumInflightMethodExceeded: "The device has too many unanswered calls, or too many bytes that "
     "it has not read yet. Wait for answers before you call again.",
-    ErrorCode.GenericNotFound: "There is no such route. Compare the path with the reference of routes.",
+    ErrorCode.GenericNotFound: "There is no such route, or nothing of that name. Compare the path with the "
+    "reference of routes.",
     ErrorCode.DeviceNotFound: "No device has this id, or the device is disabled. Create it, or enable it.",
     ErrorCode.ModuleNotFound: "The device exists, but it has no module of this id. Create the module.",
     ErrorCode.DeviceNotOnline: "The device was not connected, or had not subscribed to this method, within the connect "
@@ -58,6 +60,7 @@ MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.DeviceConnectionClosedRemotely: "The device's connection ended after the call was handed over and before "
     "it answered. The device may have acted; ask it before you repeat the call.",
     ErrorCode.GenericMethodNotAllowed: "The route exists, but not for this HTTP verb.",
+    ErrorCode.GenericConflict: "Something of this name exists already. Remove it first, or choose another name.",
     ErrorCode.DeviceAlreadyExists: "A device of this id exists. To change it, send If-Match with its etag or *.",
     ErrorCode.ModuleAlreadyExistsOnDevice: "The device has a module of this id. To change it, send If-Match with its "
     "etag or *.",

@@ -33,6 +33,10 @@ class AuthenticationType(StrEnum):
     CERTIFICATE_AUTHORITY = "certificateAuthority"
     NONE = "none"
 
+    @property
+    def is_certificate(self) -> bool:
+        return self in (AuthenticationType.SELF_SIGNED, AuthenticationType.CERTIFICATE_AUTHORITY)
+
 
 @dataclass(frozen=True, slots=True)
 class Authentication:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from methodhub.core.access import Policy
 from methodhub.core.calls import MethodRequest, Outcome, Settle
+from methodhub.core.certificates.rules import CertificateAuthority
 from methodhub.core.identity import Identity, Target
 
 
@@ -87,7 +88,17 @@ class PolicyChanged:
     name: str
 
 
-Event = TargetRevoked | PolicyChanged
+@dataclass(frozen=True, slots=True)
+class AuthoritiesChanged:
+    """A CA certificate was added, verified or removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateExpected:
+    """An identity was created, or changed, that proves itself by a certificate: listeners ask for one."""
+
+
+Event = TargetRevoked | PolicyChanged | AuthoritiesChanged | CertificateExpected
 
 
 class Bus(Protocol):
@@ -158,17 +169,35 @@ class IdentityStore(Protocol):
 
     async def record_connections(self, records: Iterable[ConnectionRecord]) -> None: ...
 
+    async def expects_certificates(self) -> bool:
+        """Whether any identity proves itself by a certificate."""
+        ...
+
     async def disconnect_all(self, now: float) -> None:
         """After a start: whoever is recorded as connected is so no more."""
         ...
 
 
 class HubStore(Protocol):
-    """The hub's own rows: policies and device sessions."""
+    """The hub's own rows: policies, CA certificates and device sessions."""
 
     async def policies(self) -> list[Policy]: ...
 
     async def insert_policies(self, policies: Iterable[Policy]) -> None: ...
+
+    async def authorities(self) -> list[CertificateAuthority]:
+        """In the order of their names."""
+        ...
+
+    async def insert_authority(self, authority: CertificateAuthority) -> bool:
+        """False if the name is taken."""
+        ...
+
+    async def replace_authority(self, authority: CertificateAuthority) -> bool:
+        """False if there is none of this name."""
+        ...
+
+    async def delete_authority(self, name: str) -> None: ...
 
     async def session(self, target: Target, generation_id: str) -> Session | None: ...
 

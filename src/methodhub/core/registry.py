@@ -15,7 +15,7 @@ from methodhub.core.access import generate_key
 from methodhub.core.clock import Clock
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import ID_PATTERN, ID_RULE, Authentication, AuthenticationType, Identity, Target
-from methodhub.core.ports import Bus, CloseReason, IdentityStore, TargetRevoked
+from methodhub.core.ports import Bus, CertificateExpected, CloseReason, IdentityStore, TargetRevoked
 
 CACHE_SIZE = 20_000
 """Identities kept beside those of connected targets; as many unknown ids."""
@@ -167,6 +167,7 @@ class Registry:
                 )
             raise HubError(ErrorCode.DeviceAlreadyExists, target.device_id)
         self._forget(target)
+        self._tell_certificate(created)
         return created
 
     async def _check_room_for_module(self, target: Target) -> None:
@@ -203,7 +204,12 @@ class Registry:
             await self._revoke_with_modules(target, CloseReason.DISABLED)
         elif lost_a_credential(current.authentication, changed.authentication):
             self._bus.publish(TargetRevoked(target, CloseReason.CREDENTIALS_CHANGED))
+        self._tell_certificate(changed)
         return changed
+
+    def _tell_certificate(self, written: Identity) -> None:
+        if written.authentication.type.is_certificate:
+            self._bus.publish(CertificateExpected())
 
     async def delete(self, target: Target, if_match: str | None) -> None:
         """Delete an identity; a device with its modules, sessions and waiting calls. Raises 404001, 404010, 412001."""
@@ -290,6 +296,10 @@ def check_identity(identity: Identity) -> None:
     for thumbprint in (authentication.primary_thumbprint, authentication.secondary_thumbprint):
         if thumbprint and not _THUMBPRINT.fullmatch(thumbprint):
             raise invalid("A thumbprint is 40 (SHA-1) or 64 (SHA-256) hexadecimal digits.")
+    if authentication.type is AuthenticationType.SELF_SIGNED and not (
+        authentication.primary_thumbprint or authentication.secondary_thumbprint
+    ):
+        raise invalid("An identity of type selfSigned needs a primaryThumbprint or a secondaryThumbprint.")
 
 
 def check_key(key: str) -> None:

@@ -10,8 +10,9 @@ from methodhub.core.access import AuthenticationError, Credential
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Identity, Target
 from methodhub.core.ports import Session
-from methodhub.device.services import DeviceServices, authenticate_with_token
+from methodhub.device.services import DeviceServices, authenticate_with_certificate, authenticate_with_token
 from methodhub.iothub.mqtt import ConnectReturnCode, UserName, client_id_of, parse_user_name
+from methodhub.net.stream import Peer
 from methodhub.wire.mqtt.packets import Connect
 
 log = structlog.get_logger()
@@ -34,23 +35,24 @@ class Admitted:
     identity: Identity
     device: Identity
     credential: Credential
-    token_expiry: float
-    """Seconds since 1970, UTC."""
+    token_expiry: float | None
+    """Seconds since 1970, UTC; None for a certificate, which does not end a connection."""
     session: Session | None
     """What is stored for CleanSession=0."""
 
 
-async def admit(services: DeviceServices, connect: Connect) -> Admitted:
+async def admit(services: DeviceServices, connect: Connect, peer: Peer) -> Admitted:
     """Everything between CONNECT and its acceptance. Raises Refused."""
     user_name = read_user_name(connect)
     check_client_id(connect, user_name)
     check_host(services, user_name)
     for _ in range(ATTEMPTS):
         identity, device = await find_identity(services, user_name.target)
-        credential, expiry = check_credential(services, identity, connect)
+        version = services.authorities.version
+        credential, expiry = check_credential(services, identity, connect, peer)
         check_enabled(identity, device)
         session = await recall_session(services, identity, connect.clean_session)
-        if services.registry.is_current(identity, device):
+        if services.registry.is_current(identity, device) and services.authorities.version == version:
             return Admitted(identity, device, credential, expiry, session)
     raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the identity kept changing while the device connected")
 
@@ -103,11 +105,16 @@ def check_enabled(identity: Identity, device: Identity) -> None:
         )
 
 
-def check_credential(services: DeviceServices, identity: Identity, connect: Connect) -> tuple[Credential, float]:
-    if not connect.password:
-        raise Refused(ConnectReturnCode.NOT_AUTHORIZED, "there is no token in the password")
+def check_credential(
+    services: DeviceServices, identity: Identity, connect: Connect, peer: Peer
+) -> tuple[Credential, float | None]:
+    """[HUB-credential] A password is a token; without one the certificate counts (`wire/device.md` 1.4)."""
     try:
-        return authenticate_with_token(services, identity, connect.password.decode("utf-8", "replace"))
+        if connect.password:
+            return authenticate_with_token(services, identity, connect.password.decode("utf-8", "replace"))
+        if not peer.certificates:
+            raise AuthenticationError("there is neither a token in the password nor a client certificate")
+        return authenticate_with_certificate(services, identity, peer.certificates), None
     except AuthenticationError as error:
         raise Refused(ConnectReturnCode.NOT_AUTHORIZED, str(error)) from None
 

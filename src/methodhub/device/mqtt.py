@@ -162,7 +162,7 @@ class MqttConnection(asyncio.Protocol):
 
     async def _connect(self, connect: Connect) -> None:
         try:
-            admitted = await admit(self._services, connect)
+            admitted = await admit(self._services, connect, self._stream.peer)
         except Refused as refused:
             self._refuse(refused, connect)
             return
@@ -195,8 +195,9 @@ class MqttConnection(asyncio.Protocol):
         self._stream.pause_reading()  # what comes before CONNACK is kept unread: by the system from here on
         services.registry.pin(admitted.identity, admitted.device)
         self._attachment = services.table.attach(self, admitted.identity, admitted.credential)
-        remaining = admitted.token_expiry + CLOCK_SKEW - services.clock.wall()
-        self._token_end = services.deadlines.call_at(services.clock.monotonic() + remaining, self._token_expired)
+        if admitted.token_expiry is not None:
+            remaining = admitted.token_expiry + CLOCK_SKEW - services.clock.wall()
+            self._token_end = services.deadlines.call_at(services.clock.monotonic() + remaining, self._token_expired)
 
     async def _open_session(self, admitted: Admitted, connect: Connect) -> None:
         """[HUB-session] A restored subscription is claimed before CONNACK: a call made right after it finds the

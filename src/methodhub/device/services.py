@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from methodhub.core.access import AuthenticationError, Credential, Policies, check_device_token
+from methodhub.core.certificates.authorities import CertificateAuthorities
+from methodhub.core.certificates.rules import check_certificate
 from methodhub.core.clock import Clock
 from methodhub.core.connections import ConnectionTable
 from methodhub.core.deadlines import Deadlines
@@ -26,6 +28,7 @@ class DeviceServices:
     clock: Clock
     metrics: Metrics
     rules: MethodRules
+    authorities: CertificateAuthorities
 
 
 def token_path(target: Target) -> tuple[str, ...]:
@@ -46,3 +49,13 @@ def authenticate_with_token(services: DeviceServices, identity: Identity, text: 
         token, token_path(identity.target), identity.authentication, services.policies, services.clock.wall()
     )
     return credential, token.expiry
+
+
+def authenticate_with_certificate(
+    services: DeviceServices, identity: Identity, certificates: tuple[bytes, ...]
+) -> Credential:
+    """The credential behind the chain that a peer showed (`Peer.certificates`). It does not expire while the device is
+    connected (`wire/device.md` 1.6). Raises AuthenticationError."""
+    return check_certificate(
+        certificates, identity.target, identity.authentication, services.authorities.vouch, services.clock.wall()
+    )

@@ -48,7 +48,7 @@ class TlsContextHolder:
         self.current = self._build(chain_pem, key_pem)
 
     @property
-    def request_client_certificates(self) -> bool:
+    def asks_for_certificates(self) -> bool:
         return self._request
 
     def ask_for_certificates(self, request: bool) -> None:

@@ -1,23 +1,28 @@
-"""The hub's own rows in a database: policies and device sessions. Decides nothing about them."""
+"""The hub's own rows in a database: policies, CA certificates and device sessions. Decides nothing about them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Text, bindparam, delete, select
+from sqlalchemy import Text, bindparam, delete, select, update
 
 from methodhub.core.access import RIGHT_NAMES, Policy, Right
+from methodhub.core.certificates.rules import CertificateAuthority
 from methodhub.core.identity import Target
 from methodhub.core.ports import Session
 from methodhub.store.database import Database
 from methodhub.store.identities import key
-from methodhub.store.tables import device_sessions, identities, policies
+from methodhub.store.tables import certificate_authorities, device_sessions, identities, policies
 
 RIGHTS = {name: right for right, name in RIGHT_NAMES.items()}
 
 POLICIES = select(policies).order_by(policies.c.name)
+AUTHORITIES = select(certificate_authorities).order_by(certificate_authorities.c.name)
+REPLACE_AUTHORITY = update(certificate_authorities).where(certificate_authorities.c.name == bindparam("of_name"))
+DELETE_AUTHORITY = delete(certificate_authorities).where(certificate_authorities.c.name == bindparam("of_name"))
 SESSION_KEY = (
     device_sessions.c.device_id == bindparam("device"),
     device_sessions.c.module_id == bindparam("module"),
@@ -44,6 +49,7 @@ class SqlHubStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._insert_policy = database.insert(policies).on_conflict_do_nothing()
+        self._insert_authority = database.insert(certificate_authorities).on_conflict_do_nothing()
         save = database.insert(device_sessions).from_select(list(device_sessions.c.keys()), NEW_SESSION)
         self._save_session = save.on_conflict_do_update(
             index_elements=["device_id", "module_id"],
@@ -65,6 +71,21 @@ class SqlHubStore:
         rows = [policy_row(policy) for policy in policies]
         if rows:
             await self._database.execute(self._insert_policy, rows)
+
+    async def authorities(self) -> list[CertificateAuthority]:
+        """In the order of their names."""
+        rows = await self._database.rows(AUTHORITIES, {})
+        return [CertificateAuthority(row.name, row.pem, row.verified, row.verification_code) for row in rows]
+
+    async def insert_authority(self, authority: CertificateAuthority) -> bool:
+        return await self._database.execute(self._insert_authority, asdict(authority)) == 1
+
+    async def replace_authority(self, authority: CertificateAuthority) -> bool:
+        row = asdict(authority) | {"of_name": authority.name}
+        return await self._database.execute(REPLACE_AUTHORITY, row) == 1
+
+    async def delete_authority(self, name: str) -> None:
+        await self._database.execute(DELETE_AUTHORITY, {"of_name": name})
 
     async def session(self, target: Target, generation_id: str) -> Session | None:
         """[HUB-session] None for a session of another generation: it ended with the identity it was of."""

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from methodhub.core.identity import Authentication, AuthenticationType, Identity, Target
 from methodhub.core.ports import ConnectionRecord
 from methodhub.store.database import Database
-from methodhub.store.tables import identities
+from methodhub.store.tables import BY_CERTIFICATE, identities
 
 ROW = identities.c
 KEY = (ROW.device_id == bindparam("device"), ROW.module_id == bindparam("module"))
@@ -47,6 +47,8 @@ RECORD = (
 DISCONNECT_ALL = (
     update(identities).where(ROW.connected.is_(True)).values(connected=False, connection_updated_time=bindparam("now"))
 )
+
+EXPECTS_CERTIFICATES = select(ROW.device_id).where(BY_CERTIFICATE).limit(1)
 
 
 class SqlIdentityStore:
@@ -107,6 +109,9 @@ class SqlIdentityStore:
         ]
         if parameters:
             await self._database.execute(RECORD, parameters)
+
+    async def expects_certificates(self) -> bool:
+        return bool(await self._database.rows(EXPECTS_CERTIFICATES, {}))
 
     async def disconnect_all(self, now: float) -> None:
         await self._database.execute(DISCONNECT_ALL, {"now": now})

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from methodhub.core.access import Policy
+from methodhub.core.certificates.rules import CertificateAuthority
 from methodhub.core.identity import Identity, Target
 from methodhub.core.ports import ConnectionRecord, Session
 
@@ -17,6 +18,7 @@ class MemoryTables:
     devices: dict[str, dict[str, Identity]] = field(default_factory=dict)
     """By device id, then by module id: the device itself under '', and its modules."""
     policies: dict[str, Policy] = field(default_factory=dict)
+    authorities: dict[str, CertificateAuthority] = field(default_factory=dict)
     sessions: dict[Target, tuple[str, Session]] = field(default_factory=dict)
     """By target: the generation of the identity, and its session."""
 
@@ -96,6 +98,10 @@ class MemoryIdentityStore:
                     )
                 )
 
+    async def expects_certificates(self) -> bool:
+        families = self._devices.values()
+        return any(each.authentication.type.is_certificate for family in families for each in family.values())
+
     async def disconnect_all(self, now: float) -> None:
         for family in self._devices.values():
             for module_id, identity in family.items():
@@ -120,6 +126,22 @@ class MemoryHubStore:
         """A policy whose name is there stays as it is."""
         for policy in policies:
             self._tables.policies.setdefault(policy.name, policy)
+
+    async def authorities(self) -> list[CertificateAuthority]:
+        """In the order of their names."""
+        return [authority for _, authority in sorted(self._tables.authorities.items())]
+
+    async def insert_authority(self, authority: CertificateAuthority) -> bool:
+        return self._tables.authorities.setdefault(authority.name, authority) is authority
+
+    async def replace_authority(self, authority: CertificateAuthority) -> bool:
+        if authority.name not in self._tables.authorities:
+            return False
+        self._tables.authorities[authority.name] = authority
+        return True
+
+    async def delete_authority(self, name: str) -> None:
+        self._tables.authorities.pop(name, None)
 
     async def session(self, target: Target, generation_id: str) -> Session | None:
         """[HUB-session] None for a session of another generation: it ended with the identity it was of."""

@@ -14,9 +14,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    literal_column,
 )
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest revision in `migrations/versions`. Revisions are numbers of four digits."""
 
 metadata = MetaData()
@@ -68,6 +69,17 @@ Index(
     postgresql_where=identities.c.connected.is_(True),
 )
 
+# Whether there are any decides if browsers are asked for a certificate, and is looked up after each change.
+BY_CERTIFICATE = identities.c.authentication_type.in_(
+    [literal_column("'certificateAuthority'"), literal_column("'selfSigned'")]
+)
+Index(
+    "identities_certificates",
+    identities.c.authentication_type,
+    sqlite_where=BY_CERTIFICATE,
+    postgresql_where=BY_CERTIFICATE,
+)
+
 policies = Table(
     "policies",
     metadata,
@@ -75,6 +87,15 @@ policies = Table(
     Column("rights", Text, nullable=False),  # names joined by commas
     Column("primary_key", Text, nullable=False),
     Column("secondary_key", Text, nullable=False),
+)
+
+certificate_authorities = Table(
+    "certificate_authorities",
+    metadata,
+    Column("name", _Id, primary_key=True),
+    Column("pem", Text, nullable=False),
+    Column("verified", Boolean, nullable=False),
+    Column("verification_code", Text, nullable=False),  # '' once verified
 )
 
 device_sessions = Table(

@@ -1,0 +1,1 @@
+"""Client certificates of devices: what makes one believable, and whose signature counts."""
