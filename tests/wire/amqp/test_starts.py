@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from methodhub.wire.amqp import frames
@@ -304,3 +307,10 @@ def test_our_close_and_an_end() -> None:
         protocol = started(*parts)
         protocol.receive_eof()
         assert protocol.events()[-1] == Closed(None, clean=False)
+
+
+def test_without_the_engine_the_import_fails_and_nothing_else() -> None:
+    script = "import sys; sys.modules['cproton'] = None; import methodhub.wire.mqtt, methodhub.wire.amqp"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "ModuleNotFoundError: import of cproton" in result.stderr

@@ -33,7 +33,10 @@ MAX_MESSAGE_SIZE = 262_144
 """Bytes of a message that is taken."""
 
 MAX_BUFFERED = 1_048_576
-"""Bytes: of messages that are not whole yet, on all links together; and that wait for a peer's session window."""
+"""Bytes of messages that are not whole yet, on all links together."""
+
+MAX_HELD_BACK = 65_536
+"""Bytes of messages that wait for a session's window: the engine goes through all of them at each frame."""
 
 _HANDLE_MAX = 0x7FFF_FFFF
 _ATTACH_MARGIN = 128
@@ -279,7 +282,7 @@ class Endpoints:
 
     def _unblock(self, session: Session) -> None:
         self._flush()
-        if engine.held_back(session.pointer) <= MAX_BUFFERED // 2:
+        if engine.held_back(session.pointer) <= MAX_HELD_BACK // 2:
             for number in session.blocked:
                 self._events.append(CreditChanged(number, self.credit(number)))
             session.blocked.clear()
@@ -323,9 +326,9 @@ class Endpoints:
         if self._settled:
             self._flush()  # what was settled before is read before
         session = link.session
-        if engine.held_back(session.pointer) > MAX_BUFFERED:
+        if engine.held_back(session.pointer) > MAX_HELD_BACK:
             self._flush()
-            if engine.held_back(session.pointer) > MAX_BUFFERED:
+            if engine.held_back(session.pointer) > MAX_HELD_BACK:
                 session.blocked.add(number)
                 return False
         engine.send(link.pointer, self._next_number(), message, settled)
