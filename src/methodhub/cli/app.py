@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from methodhub import __version__
+from methodhub.cli.certificates import authority_app
 from methodhub.cli.credentials import connection_string, policy_app, sas_token
 from methodhub.cli.exit_codes import ExitCode, Failure
 from methodhub.cli.identities import device_app, module_app
@@ -56,6 +57,7 @@ app.command(cls=SettingsCommand, epilog="Example: methodhub serve --hostname hub
 app.add_typer(device_app, name="device")
 app.add_typer(module_app, name="module")
 app.add_typer(policy_app, name="policy")
+app.add_typer(authority_app, name="ca-certificate")
 app.command(epilog="Example: methodhub connection-string --policy service")(connection_string)
 app.command(epilog="Example: methodhub sas-token --policy service --duration 600")(sas_token)
 app.command(epilog="""Example: methodhub invoke thermostat-1 reboot --payload '{"delay": 5}'""")(invoke)

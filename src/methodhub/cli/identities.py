@@ -10,6 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from methodhub.cli.certificates import (
+    Auth,
+    AuthChoice,
+    CertificateFiles,
+    PrimaryThumbprint,
+    SecondaryThumbprint,
+    authentication_of,
+)
 from methodhub.cli.exit_codes import ExitCode, Failure
 from methodhub.cli.hub import Hub, run
 from methodhub.cli.options import (
@@ -109,15 +117,22 @@ def _delete(target: Target, data_dir: DataDir, as_json: bool) -> None:
         typer.echo(f"deleted {target}")
 
 
-@device_app.command("create", epilog="Example: methodhub device create thermostat-1")
+@device_app.command(
+    "create", epilog="Example: methodhub device create thermostat-1 --auth x509-thumbprint --certificate device.pem"
+)
 def device_create(
     device: DeviceId,
     disabled: Annotated[bool, typer.Option("--disabled", help="Do not let it connect yet.")] = False,
+    auth: AuthChoice = Auth.SAS,
+    primary_thumbprint: PrimaryThumbprint = None,
+    secondary_thumbprint: SecondaryThumbprint = None,
+    certificate: CertificateFiles = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Create a device with two random keys."""
-    body = {"deviceId": device, "status": "disabled" if disabled else "enabled", "authentication": {"type": "sas"}}
+    """Create a device, with two random keys unless it proves itself by a certificate."""
+    authentication = authentication_of(auth, primary_thumbprint, secondary_thumbprint, certificate)
+    body = {"deviceId": device, "status": "disabled" if disabled else "enabled", "authentication": authentication}
     document = run(data_dir_of(data_dir), lambda hub: hub.call("PUT", "devices", device, body=body))
     _done(f"created {device}", document, as_json)
     if not as_json:
@@ -183,10 +198,20 @@ def device_regenerate_keys(
 
 
 @module_app.command("create", epilog="Example: methodhub module create thermostat-1 camera")
-def module_create(device: DeviceId, module: ModuleId, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """Create a module with two random keys."""
+def module_create(
+    device: DeviceId,
+    module: ModuleId,
+    auth: AuthChoice = Auth.SAS,
+    primary_thumbprint: PrimaryThumbprint = None,
+    secondary_thumbprint: SecondaryThumbprint = None,
+    certificate: CertificateFiles = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Create a module, with two random keys unless it proves itself by a certificate."""
     target = Target(device, module)
-    body = {"deviceId": device, "moduleId": module, "authentication": {"type": "sas"}}
+    authentication = authentication_of(auth, primary_thumbprint, secondary_thumbprint, certificate)
+    body = {"deviceId": device, "moduleId": module, "authentication": authentication}
     document = run(data_dir_of(data_dir), lambda hub: hub.call("PUT", *path_of(target), body=body))
     _done(f"created {target}", document, as_json)
 
