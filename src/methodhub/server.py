@@ -54,6 +54,7 @@ from methodhub.net.listener import BindError, PreAuthenticationLimits
 from methodhub.net.listeners import Listeners, bind_https
 from methodhub.net.server_tls import ServerTls
 from methodhub.net.tls import TlsContextHolder
+from methodhub.net.websocket import Factory
 from methodhub.process import DataDirectory, ReadyFacts, StartError, calm_the_collector, raise_file_limit
 from methodhub.store.database import Database, open_database
 from methodhub.store.hub import SqlHubStore
@@ -237,8 +238,10 @@ class Hub:
         https_tls = self._tls.https if self._tls is not None else None
         device_tls = self._tls.devices if self._tls is not None else None
         listeners = self._listeners
-        https = listeners.add("https", HttpServer(app, services).connection, https_tls)
-        mqtt = listeners.add("mqtt", lambda stream: MqttConnection(devices, stream), device_tls)
+        device_protocols: dict[str, Factory] = {"mqtt": lambda stream: MqttConnection(devices, stream)}
+        https_server = HttpServer(app, services, device_protocols=device_protocols)
+        https = listeners.add("https", https_server.connection, https_tls)
+        mqtt = listeners.add("mqtt", device_protocols["mqtt"], device_tls)
         admin = listeners.add("administration", HttpServer(app, services, administrator=True).connection)
         try:
             note = await bind_https(https, settings.bind, settings.https_port)

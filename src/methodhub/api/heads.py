@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _ROUTE = re.compile(r"/twins/([^/]+)(?:/modules/([^/]+))?/methods/?", re.IGNORECASE)
 
+WEBSOCKET_PATH = b"/$iothub/websocket"
+
 KNOWN_HEADS = 4_096
 LONGEST_KNOWN_HEAD = 4_096
 """Bytes. Together with the one above a bound of 16 MiB on what is remembered."""
@@ -33,6 +35,12 @@ def match_method_route(raw_path: bytes) -> Target | None:
     path = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
     match = _ROUTE.fullmatch(path.decode("utf-8", "replace"))
     return None if match is None else Target(match[1], match[2] or "")
+
+
+def is_websocket_path(raw_path: bytes) -> bool:
+    """Whether a target in origin form is where devices open their WebSocket (`wire/device.md` 2, 4)."""
+    path = unquote_to_bytes(raw_path.partition(b"?")[0])
+    return path.removesuffix(b"/") == WEBSOCKET_PATH
 
 
 class CallHead(msgspec.Struct, frozen=True, gc=False):

@@ -3,22 +3,25 @@ bodies and silence, and every request authenticated from its headers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import httptools
+import msgspec
 import structlog
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from methodhub.api.heads import KnownHeads, match_method_route, read_call_head
+from methodhub.api.heads import KnownHeads, is_websocket_path, match_method_route, read_call_head
 from methodhub.api.methods import MethodExchange, ResponseHeads
 from methodhub.api.services import ApiServices, authenticate
 from methodhub.core.access import ADMINISTRATOR, Principal
 from methodhub.core.deadlines import Deadline
 from methodhub.core.errors import HubError
 from methodhub.net.stream import Stream
+from methodhub.net.websocket import Factory, WebSocketStream, answer_handshake
 
 log = structlog.get_logger()
 
@@ -30,9 +33,16 @@ MAX_LINE = 16
 
 
 class HttpServer:
-    """What all HTTP connections of a listener share. `administrator`: whoever reaches it needs no credential."""
+    """What all HTTP connections of a listener share. `administrator`: whoever reaches it needs no credential.
+    `device_protocols`: what devices may speak inside a WebSocket, by its subprotocol in lower case."""
 
-    def __init__(self, app: ASGIApp, services: ApiServices, administrator: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        services: ApiServices,
+        administrator: bool = False,
+        device_protocols: Mapping[str, Factory] | None = None,
+    ) -> None:
         self.config = Config(
             app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False
         )
@@ -40,6 +50,7 @@ class HttpServer:
         self.state = ServerState()
         self.services = services
         self.administrator = administrator
+        self.device_protocols = device_protocols or {}
         self.response_heads = ResponseHeads()
         self.known_heads = KnownHeads(services.limits.body)
 
@@ -55,6 +66,7 @@ class HttpConnection(HttpToolsProtocol):
         self._known_heads = server.known_heads
         self.stream = stream
         self._administrator = server.administrator
+        self._device_protocols = server.device_protocols
         self._fields: dict[bytes, bytes] = {}
         self._begun_in_chunk = 0
         self._in_message = False
@@ -83,8 +95,8 @@ class HttpConnection(HttpToolsProtocol):
         self._raw_bytes += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._reject(b"426 Upgrade Required", "This port offers no upgrade yet.")
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             if not self._check_sizes():
                 self._reject(b"400 Bad Request", "The request is no HTTP/1.1.")
@@ -122,14 +134,39 @@ class HttpConnection(HttpToolsProtocol):
             return False
         return True
 
-    def _reject(self, status: bytes, message: str) -> None:
+    def _upgrade(self, rest: bytes) -> None:
+        """[HUB-websocket] `rest`: what came behind the request. A client that speaks only after it read the answer
+        gets nothing else in the same segment: one of them would lose it."""
+        parser, path = self.parser, origin_form(self.url)
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers]
+        response, subprotocol = answer_handshake(path.decode("latin-1"), headers, self._device_protocols)
+        if response.status_code == 426:
+            self._reject(b"426 Upgrade Required", "The hub upgrades to websocket only.", b"upgrade: websocket\r\n")
+        elif parser.get_method() != b"GET" or parser.get_http_version() != "1.1" or not self._owes_an_answer():
+            self._reject(b"400 Bad Request", "An upgrade is a GET of HTTP/1.1, behind no request without an answer.")
+        elif not self._device_protocols or not is_websocket_path(path):
+            self._reject(b"404 Not Found", "There is no WebSocket at this path.")
+        elif response.status_code != 101:
+            self._reject(b"400 Bad Request", bytes(response.body).decode().strip())
+        else:
+            self._stop_clocks()
+            self.flow.resume_reading()
+            self.connections.discard(self)
+            self.parser = self.cycle = None  # type: ignore[assignment]  # each refers to this object
+            self.stream.write(response.serialize())
+            websocket = WebSocketStream(self.stream, self._device_protocols[subprotocol.lower()])
+            self.stream.set_protocol(websocket)
+            if rest:
+                websocket.data_received(rest)
+
+    def _reject(self, status: bytes, message: str, header: bytes = b"") -> None:
         """Answer what is no request that a route could answer, and close."""
         log.info("request rejected", reason=message, peer=self.stream.peer.address)
         if self._owes_an_answer():
-            body = b'{"Message":"%b"}' % message.encode()
+            body = msgspec.json.encode({"Message": message})
             self.transport.write(
                 b"HTTP/1.1 %b\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: %d\r\n"
-                b"connection: close\r\n\r\n%b" % (status, len(body), body)
+                b"%bconnection: close\r\n\r\n%b" % (status, len(body), header, body)
             )
         self.transport.close()
 
@@ -143,9 +180,7 @@ class HttpConnection(HttpToolsProtocol):
         return cycle is self._current if isinstance(cycle, MethodExchange) else not cycle.response_started
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_request_clock()
-        if self._idle_clock is not None:
-            self._idle_clock.cancel_deadline()
+        self._stop_clocks()
         for cycle, _ in self.pipeline:
             if isinstance(cycle, MethodExchange):
                 cycle.hang_up()
@@ -229,6 +264,8 @@ class HttpConnection(HttpToolsProtocol):
         self._read_or_wait()  # uvicorn waits for the first in line
 
     def on_body(self, body: bytes) -> None:
+        if self.parser.should_upgrade():
+            return  # no request of ours has it
         cycle: Any = self.cycle
         if isinstance(cycle, MethodExchange):
             if not cycle.response_complete:
@@ -318,6 +355,12 @@ class HttpConnection(HttpToolsProtocol):
         if self._request_clock is not None:
             self._request_clock.cancel_deadline()
             self._request_clock = None
+
+    def _stop_clocks(self) -> None:
+        self._stop_request_clock()
+        if self._idle_clock is not None:
+            self._idle_clock.cancel_deadline()
+            self._idle_clock = None
 
     def _request_too_slow(self) -> None:
         if self.flow.read_paused:  # the hub is the slow one

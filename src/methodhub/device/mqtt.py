@@ -35,7 +35,7 @@ from methodhub.iothub.mqtt import (
 )
 from methodhub.iothub.rest import method_result
 from methodhub.iothub.twin import EmptyTwin
-from methodhub.net.stream import Stream
+from methodhub.net.stream import ByteStream
 from methodhub.wire.mqtt.packets import (
     Connect,
     Publish,
@@ -69,7 +69,7 @@ class MqttConnection(asyncio.Protocol):
         "target",
     )
 
-    def __init__(self, services: DeviceServices, stream: Stream) -> None:
+    def __init__(self, services: DeviceServices, stream: ByteStream) -> None:
         self._services = services
         self._stream = stream
         self._protocol = MqttServerProtocol()

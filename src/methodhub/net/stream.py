@@ -7,7 +7,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from methodhub.core.deadlines import Deadline
 from methodhub.net.admission import Admission, Waiting
@@ -27,6 +27,34 @@ class Peer:
 
     address: str
     certificates: tuple[bytes, ...] = ()
+
+
+class ByteStream(Protocol):
+    """What a protocol needs of a stream, whatever carries it. See `Stream`."""
+
+    @property
+    def peer(self) -> Peer: ...
+
+    @property
+    def is_authenticated(self) -> bool: ...
+
+    def authenticated(self) -> None: ...
+
+    def write(self, data: Data) -> None: ...
+
+    def writelines(self, list_of_data: Iterable[Data]) -> None: ...
+
+    def get_write_buffer_size(self) -> int: ...
+
+    def is_closing(self) -> bool: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
 
 
 class _Grace(Deadline):
