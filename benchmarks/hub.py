@@ -38,7 +38,7 @@ def hub_command(
 ) -> tuple[list[str], dict[str, str]]:
     """How the hub is started: arguments, and what to add to the environment."""
     command = [python, "-m", "methodhub", "serve", "--data-dir", str(data), "--hostname", HOST, "--bind", HOST]
-    command += ["--https-port", str(https_port), "--mqtt-port", str(mqtt_port)]
+    command += ["--https-port", str(https_port), "--mqtt-port", str(mqtt_port), "--amqp-port", "0"]
     if in_memory:
         command.append("--in-memory")
     env = {"PYTHONPATH": str(tools.ROOT / "src")}

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -130,7 +131,7 @@ class Settings(BaseSettings):
     bind: Annotated[str, AfterValidator(_check_bind)] = _setting(
         "127.0.0.1",
         "an IP address of this machine, 0.0.0.0 or :: for all of them, or localhost",
-        "Address that both listeners accept connections on.",
+        "Address that all listeners accept connections on.",
     )
     https_port: int | None = _whole(
         None,
@@ -141,6 +142,13 @@ class Settings(BaseSettings):
     )
     mqtt_port: int = _whole(
         8883, 0, 65535, "", "Port for devices that speak MQTT over TLS. 0 takes any free port; SDKs always dial 8883."
+    )
+    amqp_port: int = _whole(
+        5671,
+        0,
+        65535,
+        "",
+        "Port for devices that speak AMQP 1.0 over TLS. 0 takes any free port; SDKs always dial 5671.",
     )
     certificate: OwnPath | None = _setting(
         None,
@@ -157,7 +165,8 @@ class Settings(BaseSettings):
         "auto",
         "auto, on or off",
         "Whether the HTTPS port asks for a client certificate, which devices over WebSocket need for X.509 and at "
-        "which browsers prompt. auto: while an X.509 identity or a CA certificate is registered. Port 8883 always asks.",
+        "which browsers prompt. auto: while an X.509 identity or a CA certificate is registered. Devices' own ports "
+        "always ask.",
     )
     response_timeout_min: int = _whole(
         5, 1, 3600, "seconds", "Smallest responseTimeoutInSeconds that a call may ask for."
@@ -275,8 +284,10 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         )
     if (settings.certificate is None) != (settings.certificate_key is None):
         yield "certificate and certificate_key belong together: give both, or neither"
-    if settings.https_port == settings.mqtt_port != 0:
-        yield f"https_port and mqtt_port are both {settings.mqtt_port}; they must differ"
+    ports = {"https_port": settings.https_port, "mqtt_port": settings.mqtt_port, "amqp_port": settings.amqp_port}
+    for (one, port), (other, same) in combinations(ports.items(), 2):
+        if port == same != 0:
+            yield f"{one} and {other} are both {port}; they must differ"
     if settings.plaintext and not (settings.bind == "localhost" or ipaddress.ip_address(settings.bind).is_loopback):
         yield f"plaintext needs a loopback address as bind, such as 127.0.0.1; bind is {settings.bind}"
 

@@ -24,6 +24,8 @@ class ReadyFacts:
     hostname: str
     https_port: int
     mqtt_port: int
+    amqp_port: int | None
+    """None where Proton is not installed."""
     data_dir: Path
     in_memory: bool
     ca_file: Path

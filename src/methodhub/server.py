@@ -38,6 +38,7 @@ from methodhub.core.ports import (
 )
 from methodhub.core.presence import WRITE_INTERVAL, Presence
 from methodhub.core.registry import Registry
+from methodhub.device.installed import WITHOUT_AMQP, amqp_connection_class
 from methodhub.device.mqtt import MqttConnection
 from methodhub.device.services import DeviceServices
 from methodhub.iothub.rest import MethodRules
@@ -110,6 +111,7 @@ class Hub:
         self._background: set[asyncio.Task[None]] = set()
         self.https_port: int | None = None
         self.mqtt_port: int | None = None
+        self.amqp_port: int | None = None
 
     # --- build ---------------------------------------------------------------------------------------------------
 
@@ -197,6 +199,7 @@ class Hub:
                 settings.hostname,
                 self.https_port,
                 self.mqtt_port,
+                self.amqp_port,
                 str(ca_file(settings)),
             ),
             is_ready=lambda: self._ready,
@@ -242,6 +245,7 @@ class Hub:
         https_server = HttpServer(app, services, device_protocols=device_protocols)
         https = listeners.add("https", https_server.connection, https_tls)
         mqtt = listeners.add("mqtt", device_protocols["mqtt"], device_tls)
+        amqp_class = amqp_connection_class()
         admin = listeners.add("administration", HttpServer(app, services, administrator=True).connection)
         try:
             note = await bind_https(https, settings.bind, settings.https_port)
@@ -249,6 +253,12 @@ class Hub:
             self.https_port = https.addresses[0][1]
             await mqtt.bind_tcp(settings.bind, settings.mqtt_port)
             self.mqtt_port = mqtt.addresses[0][1]
+            if amqp_class is None:
+                self._notes.append(WITHOUT_AMQP)
+            else:
+                amqp = listeners.add("amqp", lambda stream: amqp_class(devices, stream), device_tls)
+                await amqp.bind_tcp(settings.bind, settings.amqp_port)
+                self.amqp_port = amqp.addresses[0][1]
             await admin.bind_unix(settings.data_dir / SOCKET_NAME)
         except BindError as error:
             raise StartError(str(error)) from error
@@ -266,6 +276,7 @@ class Hub:
             settings.hostname[0],
             self.https_port,
             self.mqtt_port,
+            self.amqp_port,
             settings.data_dir,
             settings.in_memory,
             ca_file(settings),

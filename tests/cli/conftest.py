@@ -90,7 +90,9 @@ def fake_running(fake: FakeHub, socket_path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def real_running(data_dir: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "methodhub", "serve", "--data-dir", str(data_dir), "--json"]
-    process = subprocess.Popen([*command, "--https-port", "0", "--mqtt-port", "0"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--https-port", "0", "--mqtt-port", "0", "--amqp-port", "0"], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     try:
         assert '"ready": true' in process.stdout.readline()

@@ -23,6 +23,7 @@ class Facts:
     hostname: str = "hub.example"
     https_port: int = 8443
     mqtt_port: int = 8883
+    amqp_port: int | None = 5671
     data_dir: Path = Path("/data")
     in_memory: bool = False
     ca_file: Path = Path("/data/ca.pem")
@@ -84,10 +85,10 @@ def test_one_ready_line_after_the_notes(server: FakeServer, capsys: pytest.Captu
     main(["serve"])
     assert capsys.readouterr().out.splitlines() == [
         "HTTPS is on 8443",
-        "MethodHub is ready: https://hub.example:8443 mqtts://hub.example:8883, data in /data, "
-        "CA certificate /data/ca.pem",
+        "MethodHub is ready: https://hub.example:8443 mqtts://hub.example:8883 amqps://hub.example:5671, "
+        "data in /data, CA certificate /data/ca.pem",
     ]
-    server.facts = Facts(hostname="::1", in_memory=True, notes=())
+    server.facts = Facts(hostname="::1", amqp_port=None, in_memory=True, notes=())
     main(["serve", "--set", "plaintext=true"])
     assert capsys.readouterr().out == (
         "MethodHub is ready: http://[::1]:8443 mqtt://[::1]:8883, identities in memory only, "
@@ -102,6 +103,7 @@ def test_ready_as_json(server: FakeServer, capsys: pytest.CaptureFixture[str]) -
         "hostname": "hub.example",
         "httpsPort": 8443,
         "mqttPort": 8883,
+        "amqpPort": 5671,
         "dataDir": "/data",
         "inMemory": False,
         "caFile": "/data/ca.pem",

@@ -49,6 +49,7 @@ class HubFacts:
     hostnames: tuple[str, ...]
     https_port: int | None
     mqtt_port: int | None
+    amqp_port: int | None
     ca_file: str
 
 

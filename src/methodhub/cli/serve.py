@@ -41,11 +41,12 @@ class SettingsCommand(TyperCommand):
 
 def ready_line(facts: ReadyFacts, plaintext: bool) -> str:
     """What `serve` says once every listener accepts. Never a key."""
-    https, mqtts = ("http", "mqtt") if plaintext else ("https", "mqtts")
+    https, mqtts, amqps = ("http", "mqtt", "amqp") if plaintext else ("https", "mqtts", "amqps")
     host = f"[{facts.hostname}]" if ":" in facts.hostname else facts.hostname
     data = "identities in memory only" if facts.in_memory else f"data in {facts.data_dir}"
+    amqp = "" if facts.amqp_port is None else f" {amqps}://{host}:{facts.amqp_port}"
     return (
-        f"MethodHub is ready: {https}://{host}:{facts.https_port} {mqtts}://{host}:{facts.mqtt_port}, {data}, "
+        f"MethodHub is ready: {https}://{host}:{facts.https_port} {mqtts}://{host}:{facts.mqtt_port}{amqp}, {data}, "
         f"CA certificate {facts.ca_file}"
     )
 
@@ -57,6 +58,7 @@ def ready_json(facts: ReadyFacts) -> str:
             "hostname": facts.hostname,
             "httpsPort": facts.https_port,
             "mqttPort": facts.mqtt_port,
+            "amqpPort": facts.amqp_port,
             "dataDir": str(facts.data_dir),
             "inMemory": facts.in_memory,
             "caFile": str(facts.ca_file),
@@ -75,6 +77,7 @@ def serve(
     bind: Annotated[str | None, typer.Option("--bind", metavar="ADDRESS")] = None,
     https_port: Annotated[int | None, typer.Option("--https-port", metavar="PORT")] = None,
     mqtt_port: Annotated[int | None, typer.Option("--mqtt-port", metavar="PORT")] = None,
+    amqp_port: Annotated[int | None, typer.Option("--amqp-port", metavar="PORT")] = None,
     log_level: Annotated[str | None, typer.Option("--log-level", metavar="LEVEL")] = None,
     log_format: Annotated[str | None, typer.Option("--log-format", metavar="FORMAT")] = None,
     assignments: Annotated[
@@ -91,6 +94,7 @@ def serve(
         "bind": bind,
         "https_port": https_port,
         "mqtt_port": mqtt_port,
+        "amqp_port": amqp_port,
         "log_level": log_level,
         "log_format": log_format,
     }

@@ -1,0 +1,150 @@
+"""What the tokens of one AMQP connection allow: whom it may speak for, and whether it is a back end's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from methodhub.core.access import (
+    CLOCK_SKEW,
+    AuthenticationError,
+    Credential,
+    KeyCredential,
+    Right,
+    SasToken,
+    check_device_token,
+    is_within_any,
+)
+from methodhub.core.errors import HubError
+from methodhub.core.identity import Identity, Target
+from methodhub.device.services import DeviceServices, authenticate_with_certificate, token_path
+from methodhub.iothub.sas import MalformedToken, parse_token
+
+
+class TooManyTokens(Exception):
+    """The connection holds as many tokens as one may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A token that was accepted. `target`: whose key signed it; None for a policy's, which covers what `paths` do."""
+
+    target: Target | None
+    paths: tuple[tuple[str, ...], ...]
+    credential: Credential
+    rights: Right
+    expiry: float
+
+
+def target_of(paths: tuple[tuple[str, ...], ...]) -> list[Target]:
+    """Whom the readings of a token's path may name."""
+    targets = []
+    for path in paths:
+        if len(path) == 2 and path[0].lower() == "devices":
+            targets.append(Target(path[1]))
+        elif len(path) == 4 and path[0].lower() == "devices" and path[2].lower() == "modules":
+            targets.append(Target(path[1], path[3]))
+    return targets
+
+
+class Grants:
+    """The tokens of one connection, by what they are for: a newer one for the same replaces it [HUB-token-renewal]."""
+
+    def __init__(self, services: DeviceServices, limit: int) -> None:
+        self._services = services
+        self._limit = limit
+        self._grants: dict[tuple[str | None, tuple[tuple[str, ...], ...]], Grant] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._grants)
+
+    async def put(self, text: str) -> Grant:
+        """Accept a token. Raises AuthenticationError, HubError 404001 or 404010 for an identity that does not exist,
+        and TooManyTokens."""
+        try:
+            token = parse_token(text)
+        except MalformedToken as error:
+            raise AuthenticationError(f"the token cannot be read: {error}") from None
+        policy = self._services.policies.get(token.policy_name) if token.policy_name else None
+        grant = self._policy_grant(token) if policy is not None else await self._identity_grant(token)
+        key = (token.policy_name, token.paths)
+        if key not in self._grants and len(self._grants) >= self._limit:
+            raise TooManyTokens
+        self._grants[key] = grant
+        return grant
+
+    def _policy_grant(self, token: SasToken) -> Grant:
+        policy, key = self._services.policies.verify(token, self._services.clock.wall())
+        if not policy.rights & (Right.DEVICE_CONNECT | Right.SERVICE_CONNECT):
+            raise AuthenticationError(f"policy {policy.name!r} has neither DeviceConnect nor ServiceConnect")
+        return Grant(None, token.paths, KeyCredential(policy.name, key), policy.rights, token.expiry)
+
+    async def _identity_grant(self, token: SasToken) -> Grant:
+        refusal: HubError | None = None
+        for target in target_of(token.paths):
+            try:
+                identity, _ = await self._services.registry.active(target)
+            except HubError as error:
+                refusal = refusal or error
+                continue
+            credential = check_device_token(
+                token,
+                token_path(target),
+                identity.authentication,
+                self._services.policies,
+                self._services.clock.wall(),
+            )
+            return Grant(target, token.paths, credential, Right.DEVICE_CONNECT, token.expiry)
+        if refusal is not None:
+            raise refusal
+        raise AuthenticationError("the token is for no device or module, and signed by no policy")
+
+    def drop(self, target: Target) -> None:
+        """Forget the token of one identity; a policy's stays, since it speaks for others, too."""
+        self._grants = {key: grant for key, grant in self._grants.items() if grant.target != target}
+
+    def expired(self, now: float) -> list[Grant]:
+        """Those that are over, with their grace; they are dropped."""
+        over = {key: grant for key, grant in self._grants.items() if grant.expiry + CLOCK_SKEW <= now}
+        for key in over:
+            del self._grants[key]
+        return list(over.values())
+
+    def next_expiry(self) -> float | None:
+        """Seconds since 1970, UTC, grace included."""
+        return min((grant.expiry for grant in self._grants.values()), default=None)
+
+    def is_service(self) -> bool:
+        """Whether a back end's token is among them."""
+        return any(grant.rights & Right.SERVICE_CONNECT and grant.target is None for grant in self._grants.values())
+
+    def find(self, target: Target) -> Grant | None:
+        """The token by which the connection may speak for a target: its own, else a policy's."""
+        found = [
+            grant
+            for grant in self._grants.values()
+            if grant.target == target
+            or (
+                grant.target is None
+                and grant.rights & Right.DEVICE_CONNECT
+                and is_within_any(grant.paths, token_path(target))
+            )
+        ]
+        return max(found, key=lambda grant: (grant.target is not None, grant.expiry), default=None)
+
+
+async def authorize_target(
+    services: DeviceServices, grants: Grants, target: Target, certificates: tuple[bytes, ...]
+) -> tuple[Identity, Identity, Credential]:
+    """Identity, device and the credential by which a connection speaks for it: a token, else its certificate.
+
+    Raises AuthenticationError; HubError 404001 or 404010.
+    """
+    identity, device = await services.registry.active(target)
+    grant = grants.find(target)
+    if grant is not None:
+        if identity.authentication.type.is_certificate:
+            raise AuthenticationError("the identity proves itself by a certificate, not by a token")
+        return identity, device, grant.credential
+    if certificates:
+        return identity, device, authenticate_with_certificate(services, identity, certificates)
+    raise AuthenticationError("the connection holds neither a token nor a certificate for it")
