@@ -200,6 +200,11 @@ class Device(Peer):
     def __init__(self, hub: RunningHub, device_id: str, module_id: str = "", token: str | None = None) -> None:
         assert hub.facts.mqtt_port
         super().__init__(hub, hub.facts.mqtt_port)
+        self.name(device_id, module_id, token)
+
+    def name(self, device_id: str, module_id: str, token: str | None = None) -> None:
+        """Who it says it is, and with what."""
+        hub = self.hub
         self.client_id = f"{device_id}/{module_id}" if module_id else device_id
         self.user_name = f"{hub.address}/{self.client_id}/?api-version=2021-04-12"
         self.token = hub.device_token(device_id, module_id) if token is None else token
