@@ -38,8 +38,7 @@ from methodhub.core.ports import (
 )
 from methodhub.core.presence import WRITE_INTERVAL, Presence
 from methodhub.core.registry import Registry
-from methodhub.device.installed import WITHOUT_AMQP, amqp_connection_class
-from methodhub.device.mqtt import MqttConnection
+from methodhub.device.installed import AMQP, MQTT, WITHOUT_AMQP, device_protocols
 from methodhub.device.services import DeviceServices
 from methodhub.iothub.rest import MethodRules
 from methodhub.metrics import Metrics
@@ -55,7 +54,6 @@ from methodhub.net.listener import BindError, PreAuthenticationLimits
 from methodhub.net.listeners import Listeners, bind_https
 from methodhub.net.server_tls import ServerTls
 from methodhub.net.tls import TlsContextHolder
-from methodhub.net.websocket import Factory
 from methodhub.process import DataDirectory, ReadyFacts, StartError, calm_the_collector, raise_file_limit
 from methodhub.store.database import Database, open_database
 from methodhub.store.hub import SqlHubStore
@@ -241,11 +239,10 @@ class Hub:
         https_tls = self._tls.https if self._tls is not None else None
         device_tls = self._tls.devices if self._tls is not None else None
         listeners = self._listeners
-        device_protocols: dict[str, Factory] = {"mqtt": lambda stream: MqttConnection(devices, stream)}
-        https_server = HttpServer(app, services, device_protocols=device_protocols)
+        protocols = device_protocols(devices)
+        https_server = HttpServer(app, services, device_protocols=protocols)
         https = listeners.add("https", https_server.connection, https_tls)
-        mqtt = listeners.add("mqtt", device_protocols["mqtt"], device_tls)
-        amqp_class = amqp_connection_class()
+        mqtt = listeners.add("mqtt", protocols[MQTT], device_tls)
         admin = listeners.add("administration", HttpServer(app, services, administrator=True).connection)
         try:
             note = await bind_https(https, settings.bind, settings.https_port)
@@ -253,12 +250,12 @@ class Hub:
             self.https_port = https.addresses[0][1]
             await mqtt.bind_tcp(settings.bind, settings.mqtt_port)
             self.mqtt_port = mqtt.addresses[0][1]
-            if amqp_class is None:
-                self._notes.append(WITHOUT_AMQP)
-            else:
-                amqp = listeners.add("amqp", lambda stream: amqp_class(devices, stream), device_tls)
+            if AMQP in protocols:
+                amqp = listeners.add("amqp", protocols[AMQP], device_tls)
                 await amqp.bind_tcp(settings.bind, settings.amqp_port)
                 self.amqp_port = amqp.addresses[0][1]
+            else:
+                self._notes.append(WITHOUT_AMQP)
             await admin.bind_unix(settings.data_dir / SOCKET_NAME)
         except BindError as error:
             raise StartError(str(error)) from error

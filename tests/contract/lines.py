@@ -157,8 +157,8 @@ class MqttLine:
 
     async def turn(self) -> None:
         """Let the hub finish what it does with what came, and read what it says."""
-        while self.connection._task is not None and not self.connection._task.cancelled():
-            await asyncio.wait([self.connection._task])
+        while self.connection._sequence._task is not None and not self.connection._sequence._task.cancelled():
+            await asyncio.wait([self.connection._sequence._task])
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         self.read()

@@ -22,7 +22,7 @@ from methodhub.device.services import DeviceServices
 from methodhub.iothub import amqp as dialect
 from methodhub.iothub.amqp import Address, Node, parse_address
 from methodhub.iothub.rest import method_result
-from methodhub.net.stream import Stream as ByteStream
+from methodhub.net.stream import ByteStream
 from methodhub.wire.amqp.errors import MalformedData
 from methodhub.wire.amqp.events import (
     Closed,
@@ -98,8 +98,7 @@ class AmqpConnection(asyncio.Protocol):
         self._flush()
 
     def _resume(self) -> None:
-        if not self._sequence.is_waiting:
-            self._stream.resume_reading()
+        self._stream.resume_reading()
         self._flush()
 
     def _flush(self) -> None:

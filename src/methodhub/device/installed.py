@@ -1,22 +1,31 @@
-"""Which device protocols this installation has: AMQP's engine comes as source, and needs a C compiler."""
+"""The protocols that devices may speak in this installation, by the names of their WebSocket subprotocols."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    from methodhub.device.amqp import AmqpConnection
+from methodhub.device.mqtt import MqttConnection
+from methodhub.device.services import DeviceServices
+from methodhub.net.stream import ByteStream
+
+MQTT = "mqtt"
+AMQP = "amqpwsb10"
 
 WITHOUT_AMQP = (
     "AMQP is off: Apache Qpid Proton is not installed, which needs a C compiler. Devices over AMQP cannot connect; "
     "MQTT is not touched. To have it: pip install 'methodhub[amqp]'"
 )
 
+Factory = Callable[[ByteStream], asyncio.Protocol]
 
-def amqp_connection_class() -> type[AmqpConnection] | None:
-    """None where the engine is not installed."""
+
+def device_protocols(services: DeviceServices) -> dict[str, Factory]:
+    """MQTT always; AMQP where its engine is installed, which comes as source."""
+    protocols: dict[str, Factory] = {MQTT: lambda stream: MqttConnection(services, stream)}
     try:
         from methodhub.device.amqp import AmqpConnection  # noqa: PLC0415 - it may not be there
     except ImportError:
-        return None
-    return AmqpConnection
+        return protocols
+    protocols[AMQP] = lambda stream: AmqpConnection(services, stream)
+    return protocols

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from sys import intern
 
 import structlog
@@ -17,6 +16,7 @@ from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
 from methodhub.core.ports import CloseReason, Session
 from methodhub.device.admission import Admitted, Refused, admit
+from methodhub.device.sequence import Sequence
 from methodhub.device.services import DeviceServices
 from methodhub.iothub.mqtt import (
     ALL_METHODS,
@@ -59,10 +59,9 @@ class MqttConnection(asyncio.Protocol):
         "_held",
         "_keep_alive",
         "_protocol",
-        "_queue",
+        "_sequence",
         "_services",
         "_stream",
-        "_task",
         "_token_end",
         "_twin",
         "generation_id",
@@ -80,9 +79,7 @@ class MqttConnection(asyncio.Protocol):
         self._clean_session = True
         self._held: list[bytes] | None = []
         """Requests that were delivered before CONNACK, or the SUBACK of their filter, was written; else None."""
-        self._queue: deque[Event] | None = None
-        """Events that wait for the one that is being handled; None while none is."""
-        self._task: asyncio.Task[None] | None = None
+        self._sequence: Sequence[Event] = Sequence(self._handle, self._resume)
         self._keep_alive: Deadline | None = None
         self._token_end: Deadline | None = None
         self._twin: EmptyTwin | None = None
@@ -97,17 +94,18 @@ class MqttConnection(asyncio.Protocol):
         self._take_events()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        self._sequence.cancel()
         self._end()
 
     def _take_events(self) -> None:
         for event in self._protocol.events():
-            if self._queue is None:
-                self._handle(event)
-            else:
-                self._queue.append(event)
-                self._stream.pause_reading()
+            self._sequence.add(event)
+        if self._sequence.is_waiting:
+            self._stream.pause_reading()
+        self._flush()
+
+    def _resume(self) -> None:
+        self._stream.resume_reading()
         self._flush()
 
     def _flush(self) -> None:
@@ -117,34 +115,16 @@ class MqttConnection(asyncio.Protocol):
             if self._stream.get_write_buffer_size() > self._services.table.limits.unsent_bytes:
                 self.close(CloseReason.SLOW_READER)
 
-    def _wait_for(self, step: Coroutine[None, None, None]) -> None:
-        """Handle an event that has to wait; those behind it queue up and reading pauses."""
-        self._queue = deque()
-        self._task = asyncio.get_running_loop().create_task(self._finish(step))
+    def _wait_for(self, step: Awaitable[None]) -> None:
+        self._sequence.wait_for(self._guarded(step))
 
-    async def _finish(self, step: Coroutine[None, None, None]) -> None:
+    async def _guarded(self, step: Awaitable[None]) -> None:
         try:
             await step
         except Exception:
             log.exception("device connection failed", target=str(self.target))
             self._end()
             self._stream.abort()
-        self._task = None
-        self._resume()
-        self._flush()
-
-    def _resume(self) -> None:
-        """Handle what has queued up, until one of those has to wait, too: the rest goes behind it."""
-        waiting, self._queue = self._queue or deque(), None
-        while waiting:
-            self._handle(waiting.popleft())
-            if self._is_waiting():
-                self._queue = waiting
-                return
-        self._stream.resume_reading()
-
-    def _is_waiting(self) -> bool:
-        return self._queue is not None
 
     # --- events --------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ class Sequence(Generic[E]):
             self._handle(waiting.popleft())
             if self.is_waiting:  # that one waits, too: the rest goes behind it
                 self._queue = waiting
-                break
+                return
         self._resumed()
 
     def cancel(self) -> None:
