@@ -15,6 +15,7 @@ import pytest
 from tests.harness import PATIENCE, Program, RunningHub, node
 
 Language = Literal["python", "node"]
+Transport = Literal["mqtt", "mqtt-ws"]
 
 HERE = Path(__file__).parent
 PROGRAMS = HERE / "programs"
@@ -71,7 +72,8 @@ class Request:
 
 
 class Device(SdkProgram):
-    """A device (or module) with one of the SDKs. It is created unless a connection string is given."""
+    """A device (or module) with one of the SDKs. It is created unless a connection string is given. `options` of the
+    SDK, and `transport`: `mqtt` unless told otherwise."""
 
     def __init__(
         self,

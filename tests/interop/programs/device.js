@@ -1,4 +1,4 @@
-// A device or module with azure-iot-device over MQTT that does what method names and lines of input tell it.
+// A device or module with azure-iot-device that does what method names and lines of input tell it.
 //
 // Prints `ready` when it is connected, `request {"name", "payload", "rid"}`, `sent RID`. A payload that the SDK leaves
 // undefined is left out. With the option `listen: false` it subscribes to nothing.
@@ -7,10 +7,11 @@
 const fs = require('fs');
 const readline = require('readline');
 const { Client, ModuleClient } = require('azure-iot-device');
-const { Mqtt } = require('azure-iot-device-mqtt');
+const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 
 const connectionString = process.env.IOTHUB_DEVICE_CONNECTION_STRING;
 const kind = connectionString.includes('ModuleId=') ? ModuleClient : Client;
+const transports = { mqtt: Mqtt, 'mqtt-ws': MqttWs };
 const held = new Map();
 
 function tell(line) {
@@ -31,8 +32,8 @@ const methods = {
 };
 
 async function main() {
-  const { listen: takesCalls = true, ...options } = JSON.parse(process.env.DEVICE_OPTIONS || '{}');
-  const client = kind.fromConnectionString(connectionString, Mqtt);
+  const { listen: takesCalls = true, transport = 'mqtt', ...options } = JSON.parse(process.env.DEVICE_OPTIONS || '{}');
+  const client = kind.fromConnectionString(connectionString, transports[transport]);
   await client.setOptions({ ca: fs.readFileSync(process.env.IOTHUB_CA_FILE, 'utf8'), ...options });
   client.on('disconnect', () => tell('disconnected'));
   client.on('error', (error) => tell(`error ${error}`));

@@ -15,10 +15,12 @@ from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, MethodReque
 def build() -> Any:
     connection_string = os.environ["IOTHUB_DEVICE_CONNECTION_STRING"]
     kind = IoTHubModuleClient if "ModuleId=" in connection_string else IoTHubDeviceClient
+    options = json.loads(os.environ.get("DEVICE_OPTIONS", "{}"))
     return kind.create_from_connection_string(
         connection_string,
         server_verification_cert=Path(os.environ["IOTHUB_CA_FILE"]).read_text(),
-        **json.loads(os.environ.get("DEVICE_OPTIONS", "{}")),
+        websockets=options.pop("transport", "mqtt") == "mqtt-ws",
+        **options,
     )
 
 
