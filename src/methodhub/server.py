@@ -269,10 +269,14 @@ class Hub:
                 "in-memory hub: device sessions end with it; a device of the Python SDK does not subscribe again "
                 "after it reconnects to a restarted hub, and must be restarted, too"
             )
+        return self._ready_facts(https.addresses[0][1], mqtt.addresses[0][1])
+
+    def _ready_facts(self, https_port: int, mqtt_port: int) -> ReadyFacts:
+        settings = self.settings
         return ReadyFacts(
             settings.hostname[0],
-            self.https_port,
-            self.mqtt_port,
+            https_port,
+            mqtt_port,
             self.amqp_port,
             settings.data_dir,
             settings.in_memory,
