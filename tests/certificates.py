@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1, sha256
@@ -101,7 +102,9 @@ def build(
     issuer_key: ec.EllipticCurvePrivateKey,
 ) -> x509.Certificate:
     names = [name] if isinstance(name, str) else name
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each, _validate=False) for each in names])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about names above 64 characters
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each, _validate=False) for each in names])
     start = datetime.datetime.now(datetime.UTC) if now is None else datetime.datetime.fromtimestamp(now, datetime.UTC)
     builder = (
         x509.CertificateBuilder()

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from methodhub.core.access import ALL_RIGHTS, Policy, Right, default_policies
+from methodhub.core.certificates.rules import CertificateAuthority
 from methodhub.core.identity import Authentication, Identity, Target
 from methodhub.core.ports import HubStore, IdentityStore, Session
 
@@ -46,6 +47,30 @@ async def test_two_nodes_that_start_at_once_agree_on_the_policies(hub: HubStore)
     await asyncio.gather(*(hub.insert_policies(policies) for policies in sets))
     stored = await hub.policies()
     assert any(stored == sorted(policies, key=lambda policy: policy.name) for policies in sets)
+
+
+async def test_ca_certificates_are_kept_by_name(hub: HubStore) -> None:
+    assert await hub.authorities() == []
+    first = CertificateAuthority("b", "-----BEGIN 'ü' ;--", verified=False, verification_code="AB12")
+    twin = CertificateAuthority("B", "pem", verified=True)
+    assert await hub.insert_authority(first)
+    assert await hub.insert_authority(twin)
+    assert not await hub.insert_authority(CertificateAuthority("b", "other", verified=True))
+    assert await hub.authorities() == [twin, first]
+    changed = CertificateAuthority("b", "new", verified=True)
+    assert await hub.replace_authority(changed)
+    assert not await hub.replace_authority(CertificateAuthority("c", "new", verified=True))
+    assert await hub.authorities() == [twin, changed]
+    await hub.delete_authority("b")
+    await hub.delete_authority("c")
+    assert await hub.authorities() == [twin]
+
+
+async def test_of_two_that_take_a_name_one_gets_it(hub: HubStore) -> None:
+    rivals = [CertificateAuthority("a", str(number), verified=False) for number in range(4)]
+    results = await asyncio.gather(*(hub.insert_authority(rival) for rival in rivals))
+    assert await hub.authorities() == [rivals[results.index(True)]]
+    assert sum(results) == 1
 
 
 @pytest.mark.parametrize("target", [Target("d"), Target("d", "m"), Target("$'", "%#*")])

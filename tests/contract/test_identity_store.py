@@ -282,3 +282,19 @@ async def test_a_call_that_is_cancelled_leaves_the_store_whole(identities: Ident
         await asyncio.gather(write, read, return_exceptions=True)
         assert await identities.get(Target("before")) == device("before")
         assert await identities.insert(device(f"after{turns}"))
+
+
+@pytest.mark.parametrize("type_", AuthenticationType)
+async def test_it_is_known_whether_any_identity_expects_certificates(
+    identities: IdentityStore, type_: AuthenticationType
+) -> None:
+    await identities.insert(device("d"))
+    assert not await identities.expects_certificates()
+    other = replace(module("d", "m"), authentication=Authentication(type_))
+    await identities.insert(other)
+    assert await identities.expects_certificates() is type_.is_certificate
+    await identities.replace(module("d", "m"), None)
+    assert not await identities.expects_certificates()
+    await identities.replace(other, None)
+    await identities.delete(Target("d"), None)
+    assert not await identities.expects_certificates()

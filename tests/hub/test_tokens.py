@@ -229,6 +229,11 @@ ROUTES: list[tuple[str, str, set[str]]] = [
     ("GET", "/admin/policies", set()),
     ("GET", "/admin/hub", set()),
     ("GET", "/admin/devices", set()),
+    ("GET", "/admin/ca-certificates", set()),
+    ("GET", "/admin/ca-certificates/x", set()),
+    ("PUT", "/admin/ca-certificates/x", set()),
+    ("DELETE", "/admin/ca-certificates/x", set()),
+    ("POST", "/admin/ca-certificates/x/verify", set()),
 ]
 
 

@@ -9,19 +9,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, MethodRequest, MethodResponse
+from azure.iot.device import X509, IoTHubDeviceClient, IoTHubModuleClient, MethodRequest, MethodResponse
 
 
 def build() -> Any:
     connection_string = os.environ["IOTHUB_DEVICE_CONNECTION_STRING"]
     kind = IoTHubModuleClient if "ModuleId=" in connection_string else IoTHubDeviceClient
     options = json.loads(os.environ.get("DEVICE_OPTIONS", "{}"))
-    return kind.create_from_connection_string(
-        connection_string,
-        server_verification_cert=Path(os.environ["IOTHUB_CA_FILE"]).read_text(),
-        websockets=options.pop("transport", "mqtt") == "mqtt-ws",
-        **options,
-    )
+    options["server_verification_cert"] = Path(os.environ["IOTHUB_CA_FILE"]).read_text()
+    options["websockets"] = options.pop("transport", "mqtt") == "mqtt-ws"
+    if "x509=true" not in connection_string:
+        return kind.create_from_connection_string(connection_string, **options)
+    parts = dict(part.split("=", 1) for part in connection_string.split(";"))
+    names = {"device_id": parts["DeviceId"]} | ({"module_id": parts["ModuleId"]} if "ModuleId" in parts else {})
+    x509 = X509(cert_file=options.pop("cert"), key_file=options.pop("key"))
+    return kind.create_from_x509_certificate(x509, hostname=parts["HostName"], **names, **options)
 
 
 client = build()

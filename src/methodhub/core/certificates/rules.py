@@ -4,6 +4,7 @@ vouches for it (`wire/device.md` 1.4, 5.2). Knows no TLS and builds no chain."""
 from __future__ import annotations
 
 import datetime
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1, sha256
@@ -59,9 +60,12 @@ def check_certificate(
 
 
 def read_certificate(der: bytes) -> x509.Certificate:
+    """Raises AuthenticationError."""
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        _ = certificate.subject, certificate.extensions  # are parsed only now
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about common names above 64 characters: ids may have 128
+            certificate = x509.load_der_x509_certificate(der)
+            _ = certificate.subject, certificate.extensions  # are parsed only now
     except (ValueError, TypeError, x509.DuplicateExtension) as error:
         raise AuthenticationError(f"the certificate cannot be read: {error}") from None
     return certificate
