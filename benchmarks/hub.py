@@ -23,6 +23,7 @@ from subjects import READY_WITHIN, Device, Running, Subject, end, free_port, log
 
 HOST = "127.0.0.9"
 API = "api-version=2021-04-12"
+PROTOCOLS = ("mqtt", "amqp", "mqtt-ws", "amqp-ws")
 TOKEN_LIFE = 86_400
 """Seconds; longer than any run."""
 
@@ -34,16 +35,16 @@ def default_python() -> str:
 
 
 def hub_command(
-    python: str, data: Path, https_port: int, mqtt_port: int, tls: bool, in_memory: bool = True
+    python: str, data: Path, https_port: int, mqtt_port: int, amqp_port: int, tls: bool, in_memory: bool = True
 ) -> tuple[list[str], dict[str, str]]:
     """How the hub is started: arguments, and what to add to the environment."""
     command = [python, "-m", "methodhub", "serve", "--data-dir", str(data), "--hostname", HOST, "--bind", HOST]
-    command += ["--https-port", str(https_port), "--mqtt-port", str(mqtt_port), "--amqp-port", "0"]
+    command += ["--https-port", str(https_port), "--mqtt-port", str(mqtt_port), "--amqp-port", str(amqp_port)]
     if in_memory:
         command.append("--in-memory")
     env = {"PYTHONPATH": str(tools.ROOT / "src")}
     if not tls:
-        env["METHODHUB_PLAINTEXT"] = "true"  # both listeners without TLS, on loopback only
+        env["METHODHUB_PLAINTEXT"] = "true"  # every listener without TLS, on loopback only
     return command, env
 
 
@@ -111,16 +112,19 @@ def provision(admin: UnixConnection, count: int) -> list[Device]:
 
 
 class Hub(Subject):
-    name, host = "hub", HOST
+    host = HOST
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, protocol: str = "mqtt") -> None:
+        """`protocol`: one of PROTOCOLS, what its devices speak."""
         self.python = python
+        self.protocol = protocol
+        self.name = "hub" if protocol == "mqtt" else f"hub {protocol}"
 
     @contextlib.contextmanager
     def start(self, tls: bool, devices: int) -> Iterator[Running]:
         with tempfile.TemporaryDirectory(prefix="methodhub-bench-") as place:
-            data, https, mqtt = Path(place), free_port(HOST), free_port(HOST)
-            process = spawn(self.name, *hub_command(self.python, data, https, mqtt, tls))
+            data, https, mqtt, amqp = Path(place), *(free_port(HOST) for _ in range(3))
+            process = spawn("hub", *hub_command(self.python, data, https, mqtt, amqp, tls))
             try:
                 await_ready(process, https, tls)
                 with contextlib.closing(UnixConnection(data / "methodhub.sock")) as admin:
@@ -128,8 +132,9 @@ class Hub(Subject):
                     known = provision(admin, devices)
                 token = sas_token(HOST, policies["service"]["primaryKey"], "service")
                 load = ["--header", f"Authorization: {token}"]
-                at = (f"{HOST}:{https}", f"{HOST}:{mqtt}")
-                yield Running(*at, tls, [process.pid], known, process.pid, load)
+                door = {"mqtt": mqtt, "amqp": amqp}.get(self.protocol, https)
+                at = (f"{HOST}:{https}", f"{HOST}:{door}")
+                yield Running(*at, tls, [process.pid], known, process.pid, load, self.protocol)
             finally:
                 end(process)
 
@@ -145,10 +150,10 @@ class Hub(Subject):
         return kinds
 
     def start_time(self, data: Path, in_memory: bool) -> float:
-        https, mqtt = free_port(HOST), free_port(HOST)
-        command, env = hub_command(self.python, data, https, mqtt, True, in_memory)
+        https, mqtt, amqp = (free_port(HOST) for _ in range(3))
+        command, env = hub_command(self.python, data, https, mqtt, amqp, True, in_memory)
         begin = time.monotonic()
-        process = spawn(self.name, command, {**os.environ, **env})
+        process = spawn("hub", command, {**os.environ, **env})
         try:
             await_ready(process, https, True)
             return time.monotonic() - begin

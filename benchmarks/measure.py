@@ -26,9 +26,10 @@ def load(running: Running, devices: list[Device], *options: str) -> Iterator[sub
         listing = Path(place) / "devices"
         lines = (f"{d.device_id}\t{d.user_name}\t{d.password}\n" for d in devices)
         listing.write_text("".join(lines))
-        command = [str(tools.load_tool()), "--devices", str(listing), "--mqtt", running.mqtt, *running.load, *options]
+        command = [str(tools.load_tool()), "--devices", str(listing), *running.load, *options]
+        command += [f"--{running.protocol}", running.door]
         process = subprocess.Popen(
-            command + (["--mqtt-tls"] if running.tls else []),
+            command + (["--device-tls"] if running.tls else []),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -52,17 +52,17 @@ def calls(title: str, rounds: list[Round]) -> None:
 
 def ratios(rounds: list[Round], subjects: list[str]) -> None:
     """Ratios within each round, then their median: rounds differ more than subjects within one."""
-    base = [name for name in ("hub", "floor") if name in subjects]
+    base = next((name for name in ("hub", "floor") if name in subjects), "")
     rows = []
-    for one in base[:1]:
-        for other in subjects:
-            both = [figures for figures in rounds if one in figures and other in figures]
-            if other in (one, "ceiling") or not both:
-                continue
-            rate = [f[one]["calls_per_second"] / f[other]["calls_per_second"] for f in both]
-            cost = [f[other]["server_us_per_call"] / max(f[one]["server_us_per_call"], 1e-9) for f in both]
-            spread = f"{min(rate):.2f} .. {max(rate):.2f}"
-            rows.append([f"{one} / {other}", f"{median(rate):.2f}", spread, f"{median(cost):.2f}"])
+    for name in subjects:
+        one, other = (name, base) if name.startswith("hub ") else (base, name)
+        both = [figures for figures in rounds if one in figures and other in figures]
+        if name in (base, "ceiling") or not both:
+            continue
+        rate = [f[one]["calls_per_second"] / f[other]["calls_per_second"] for f in both]
+        cost = [f[other]["server_us_per_call"] / max(f[one]["server_us_per_call"], 1e-9) for f in both]
+        spread = f"{min(rate):.2f} .. {max(rate):.2f}"
+        rows.append([f"{one} / {other}", f"{median(rate):.2f}", spread, f"{median(cost):.2f}"])
     if rows:
         table(["ratio", "by calls/s", "its range", "by CPU per call"], rows)
 

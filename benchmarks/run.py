@@ -15,6 +15,7 @@ import subjects
 import tools
 
 DEVICES = 100
+SUBJECTS = ("ceiling", "floor", "node", "python", "hub")
 HOLDERS = {"python": "mosquitto", "node": "aedes", "floor": "floor (uvloop)"}
 """What holds the device connections, where it is not the subject's own name."""
 
@@ -27,7 +28,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=3, help="seconds before each (default 3)")
     parser.add_argument("--rounds", type=int, default=5, help="default 5; medians are reported")
     parser.add_argument("--callers", type=int, default=32, help="concurrent callers (default 32)")
-    parser.add_argument("--only", default="ceiling,floor,node,python,hub", help="which, by comma (default: all)")
+    parser.add_argument("--only", help="which, by comma (default: all; with --devices: hub)")
+    parser.add_argument(
+        "--devices",
+        default="mqtt",
+        metavar="P,P",
+        help=f"what the hub's devices speak: a run for each of {','.join(hub.PROTOCOLS)} (default: mqtt)",
+    )
     parser.add_argument("--idle", type=int, default=5000, metavar="N", help="idle connections for memory; 0: skip")
     parser.add_argument(
         "--connected",
@@ -40,9 +47,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cold-start", action="store_true", help="instead: seconds from exec to ready")
     parser.add_argument("--python", default=hub.default_python(), help="interpreter that runs the hub")
     given = parser.parse_args()
-    known = {"ceiling", "floor", "node", "python", "hub"}
-    if unknown := set(given.only.split(",")) - known:
-        parser.error(f"--only knows {', '.join(sorted(known))}; not {', '.join(unknown)}")
+    given.only = (given.only or ("hub" if given.devices != "mqtt" else ",".join(SUBJECTS))).split(",")
+    given.devices = given.devices.split(",")
+    for option, values, known in (("only", given.only, SUBJECTS), ("devices", given.devices, hub.PROTOCOLS)):
+        if unknown := set(values) - set(known):
+            parser.error(f"--{option} knows {', '.join(known)}; not {', '.join(unknown)}")
     return given
 
 
@@ -52,10 +61,11 @@ def note(text: str) -> None:
 
 def chosen(given: argparse.Namespace) -> list[subjects.Subject]:
     """The subjects that this machine can run; the others are named with the line to type."""
-    every = [subjects.Ceiling(), subjects.Floor(), subjects.Node(), subjects.Python(), hub.Hub(given.python)]
+    every = [subjects.Ceiling(), subjects.Floor(), subjects.Node(), subjects.Python()]
+    every += [hub.Hub(given.python, protocol) for protocol in given.devices]
     able = []
     for subject in every:
-        if subject.name not in given.only.split(","):
+        if subject.name.split()[0] not in given.only:
             continue
         try:
             subject.prepare()

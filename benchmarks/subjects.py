@@ -34,13 +34,16 @@ class Running:
     """A server that accepts: where, as which processes, and what the load must say."""
 
     http: str
-    mqtt: str
+    door: str
+    """Where the devices connect."""
     tls: bool
     pids: list[int]
     devices: list[Device]
     connections: int
     """PID of the process that holds the device connections."""
     load: list[str] = field(default_factory=list)
+    protocol: str = "mqtt"
+    """What the devices speak, as the load tool's option names it."""
 
 
 def spawn(name: str, command: list[str], env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:

@@ -50,7 +50,7 @@ def compiled(name: str, *sources: str) -> Path:
 
 
 def load_tool() -> Path:
-    return compiled("load", "load", "callers", "devices", "stream")
+    return compiled("load", "load", "callers", "devices", "mqtt", "amqp", "websocket", "stream")
 
 
 def ceiling() -> Path:

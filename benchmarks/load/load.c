@@ -11,11 +11,12 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: load --devices FILE --mqtt HOST:PORT [--mqtt-tls] [--subscribe FILTER] [--answer TOPIC]\n"
+    "usage: load --devices FILE --mqtt|--amqp|--mqtt-ws|--amqp-ws HOST:PORT [--device-tls]\n"
+    "            [--subscribe FILTER] [--answer TOPIC]  of MQTT\n"
     "            [--http HOST:PORT [--http-tls] --path PATH [--header LINE]... [--body JSON]\n"
     "             [--callers 32] [--called N] [--seconds 10] [--warmup 2] [--pids PID,PID]]\n"
     "            [--idle]  connect and hold until stdin closes\n"
-    "FILE has a line per device: id<TAB>user name<TAB>password. {d} in FILTER, TOPIC, PATH is the device id.\n";
+    "FILE has a line per device: id<TAB>user name<TAB>password or token. {d} in FILTER, TOPIC, PATH is the device id.\n";
 
 static double seconds = 10, warmup = 2;
 static const char *pids = "";
@@ -26,8 +27,8 @@ static caller_options caller_side = {.path = "/twins/{d}/methods?api-version=202
                                      .body = "{\"methodName\":\"ping\",\"payload\":{\"value\":1}}",
                                      .callers = 32,
                                      .called = UINT32_MAX};
-static const char *http_address, *mqtt_address, *device_file;
-static int http_tls, mqtt_tls, idle;
+static const char *http_address, *device_file;
+static int http_tls, device_tls, idle;
 static char headers[8192];
 static watch stdin_watch;
 static int held = 1;
@@ -38,18 +39,29 @@ static void add_header(const char *line) {
         die("headers too long");
 }
 
+static void peer(const char *address, const protocol *protocol, int websocket) {
+    device_side.peer = parse_address(address);
+    device_side.host = address;
+    device_side.protocol = protocol;
+    device_side.websocket = websocket;
+}
+
 static void options(int argc, char **argv) {
-    enum { MQTT = 1, MQTT_TLS, HTTP, HTTP_TLS, DEVICES, SUBSCRIBE, ANSWER, PATH, HEADER, BODY, CALLERS, CALLED,
-           SECONDS, WARMUP, PIDS, IDLE };
+    enum { MQTT = 1, AMQP, MQTT_WS, AMQP_WS, DEVICE_TLS, HTTP, HTTP_TLS, DEVICES, SUBSCRIBE, ANSWER, PATH, HEADER,
+           BODY, CALLERS, CALLED, SECONDS, WARMUP, PIDS, IDLE };
     static const struct option table[] = {
-        {"mqtt", 1, 0, MQTT}, {"mqtt-tls", 0, 0, MQTT_TLS}, {"http", 1, 0, HTTP}, {"http-tls", 0, 0, HTTP_TLS},
+        {"mqtt", 1, 0, MQTT}, {"amqp", 1, 0, AMQP}, {"mqtt-ws", 1, 0, MQTT_WS}, {"amqp-ws", 1, 0, AMQP_WS},
+        {"device-tls", 0, 0, DEVICE_TLS}, {"http", 1, 0, HTTP}, {"http-tls", 0, 0, HTTP_TLS},
         {"devices", 1, 0, DEVICES}, {"subscribe", 1, 0, SUBSCRIBE}, {"answer", 1, 0, ANSWER},
         {"path", 1, 0, PATH}, {"header", 1, 0, HEADER}, {"body", 1, 0, BODY}, {"callers", 1, 0, CALLERS},
         {"called", 1, 0, CALLED}, {"seconds", 1, 0, SECONDS}, {"warmup", 1, 0, WARMUP}, {"pids", 1, 0, PIDS},
         {"idle", 0, 0, IDLE}, {0, 0, 0, 0}};
     for (int o; (o = getopt_long(argc, argv, "", table, NULL)) != -1;) switch (o) {
-        case MQTT: mqtt_address = optarg; break;
-        case MQTT_TLS: mqtt_tls = 1; break;
+        case MQTT: peer(optarg, &mqtt_protocol, 0); break;
+        case AMQP: peer(optarg, &amqp_protocol, 0); break;
+        case MQTT_WS: peer(optarg, &mqtt_protocol, 1); break;
+        case AMQP_WS: peer(optarg, &amqp_protocol, 1); break;
+        case DEVICE_TLS: device_tls = 1; break;
         case HTTP: http_address = optarg; break;
         case HTTP_TLS: http_tls = 1; break;
         case DEVICES: device_file = optarg; break;
@@ -66,7 +78,7 @@ static void options(int argc, char **argv) {
         case IDLE: idle = 1; break;
         default: fputs(usage, stderr); exit(2);
         }
-    if (!device_file || !mqtt_address || (!idle && !http_address) || !caller_side.callers || !caller_side.called) {
+    if (!device_file || !device_side.protocol || (!idle && !http_address) || !caller_side.callers || !caller_side.called) {
         fputs(usage, stderr);
         exit(2);
     }
@@ -173,8 +185,7 @@ int main(int argc, char **argv) {
     read_devices(device_file);
     if (device_count + caller_side.callers + 16 > files.rlim_max) die("needs `ulimit -n %u`", device_count + 100);
     loop_init();
-    device_side.peer = parse_address(mqtt_address);
-    device_side.tls = mqtt_tls ? client_tls(device_count > 2000) : NULL;
+    device_side.tls = device_tls ? client_tls(device_count > 2000) : NULL;
     connect_all();
     if (idle) {
         loop_watch(&stdin_watch, 0, stdin_readable);

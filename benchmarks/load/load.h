@@ -14,10 +14,16 @@ extern uint32_t device_count;
 
 void read_devices(const char *path);
 
+typedef struct protocol protocol;
+extern const protocol mqtt_protocol, amqp_protocol;
+
 typedef struct {
     struct sockaddr_in peer;
     SSL_CTX *tls;
-    const char *subscribe; /* topic filter; {d} is the device id */
+    const char *host; /* as it stands in the Host header and in OPEN */
+    const protocol *protocol;
+    int websocket;         /* the protocol runs inside one */
+    const char *subscribe; /* topic filter of MQTT; {d} is the device id */
     const char *answer;    /* topic of an answer up to the rid; {d} is the device id */
     uint32_t at_once;      /* how many connect at the same time */
 } device_options;
