@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 
 import structlog
 
-from methodhub.core.access import CLOCK_SKEW, AuthenticationError
+from methodhub.core.access import CLOCK_SKEW, AuthenticationError, KeyCredential
 from methodhub.core.deadlines import Deadline
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
@@ -79,11 +79,7 @@ class AmqpConnection(asyncio.Protocol):
     # --- the stream ----------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        now = self._services.clock.monotonic()
-        self._protocol.receive_data(data, now)
-        for target in self._targets.values():
-            if target.attachment is not None:
-                target.attachment.heard = now
+        self._protocol.receive_data(data, self._services.clock.monotonic())
         self._take_events()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -182,7 +178,7 @@ class AmqpConnection(asyncio.Protocol):
             self._token_end.cancel_deadline()
             self._token_end = None
         expiry = self._grants.next_expiry()
-        if expiry is not None:
+        if expiry is not None and not self._stream.is_closing():
             remaining = max(0.0, expiry + CLOCK_SKEW - self._services.clock.wall())
             due = self._services.clock.monotonic() + remaining
             self._token_end = self._services.deadlines.call_at(due, self._tokens_expired)
@@ -232,9 +228,9 @@ class AmqpConnection(asyncio.Protocol):
         self._authenticated()
         self._arm_token_end()
         for target in self._targets.values():
-            found = target.attachment is not None and self._grants.find(target.target)
-            if found and target.attachment is not None:
-                target.attachment.credential = found.credential
+            found, attachment = self._grants.find(target.target), target.attachment
+            if found is not None and attachment is not None and isinstance(attachment.credential, KeyCredential):
+                attachment.credential = found.credential  # [HUB-token-renewal]
 
     def _authenticated(self) -> None:
         self._stream.authenticated()
@@ -309,6 +305,8 @@ class AmqpConnection(asyncio.Protocol):
         identity, device, credential = await authorize_target(
             services, self._grants, target, self._stream.peer.certificates
         )
+        if self._stream.is_closing():
+            raise AuthenticationError("the connection has ended meanwhile")
         self._authenticated()
         services.registry.pin(identity, device)
         entry = self._targets[target] = AmqpTarget(self, target)
@@ -347,19 +345,17 @@ class AmqpConnection(asyncio.Protocol):
             self._protocol.detach_link(link, condition, description)
         if entry.attachment is not None:
             entry.attachment.end()
-        if not self._targets:
-            self._flush()
+        self._flush()
+        if not self._targets and not self._grants.names_anybody():
             self._protocol.close(condition, description)
             self._finish()
-        else:
-            self._flush()
 
     def _credit_changed(self, event: CreditChanged) -> None:
-        _, address, entry = self._links.get(event.link, (None, None, None))
+        _, _, entry = self._links.get(event.link, (None, None, None))
         waiting = self._replies.pop(event.link, [])
         for reply in waiting:
             self._reply(event.link, reply)
-        if entry is None or address is None or address.node is not Node.METHODS or event.credit == 0:
+        if entry is None or event.link != entry.request_link or event.credit == 0:
             return
         if entry.had_credit:
             entry.send_queued()
@@ -391,6 +387,8 @@ class AmqpConnection(asyncio.Protocol):
         attached, address, entry = self._links.get(event.link, (None, None, None))
         if attached is None or address is None:
             return
+        if entry is not None and entry.attachment is not None:
+            entry.attachment.heard = self._services.clock.monotonic()
         if address.node is Node.TELEMETRY:
             self._services.metrics.telemetry_messages += 1
             self._protocol.settle(event.delivery)

@@ -12,10 +12,12 @@ from methodhub.core.access import (
     Right,
     SasToken,
     check_device_token,
+    is_still_valid,
     is_within_any,
 )
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Identity, Target
+from methodhub.device.admission import ATTEMPTS
 from methodhub.device.services import DeviceServices, authenticate_with_certificate, token_path
 from methodhub.iothub.sas import MalformedToken, parse_token
 
@@ -98,6 +100,10 @@ class Grants:
             raise refusal
         raise AuthenticationError("the token is for no device or module, and signed by no policy")
 
+    def names_anybody(self) -> bool:
+        """Whether a token of an identity's own is among them."""
+        return any(grant.target is not None for grant in self._grants.values())
+
     def drop(self, target: Target) -> None:
         """Forget the token of one identity; a policy's stays, since it speaks for others, too."""
         self._grants = {key: grant for key, grant in self._grants.items() if grant.target != target}
@@ -139,12 +145,24 @@ async def authorize_target(
 
     Raises AuthenticationError; HubError 404001 or 404010.
     """
-    identity, device = await services.registry.active(target)
-    grant = grants.find(target)
+    for _ in range(ATTEMPTS):
+        identity, device = await services.registry.active(target)
+        credential = check_grant(services, grants, identity, certificates)
+        if services.registry.is_current(identity, device):
+            return identity, device, credential
+    raise AuthenticationError("the identity kept changing while its link was attached")
+
+
+def check_grant(
+    services: DeviceServices, grants: Grants, identity: Identity, certificates: tuple[bytes, ...]
+) -> Credential:
+    """The credential that the connection holds for an identity, judged as it is now: its key may have been changed
+    since the token was put. Raises AuthenticationError."""
+    grant = grants.find(identity.target)
     if grant is not None:
-        if identity.authentication.type.is_certificate:
-            raise AuthenticationError("the identity proves itself by a certificate, not by a token")
-        return identity, device, grant.credential
+        if not is_still_valid(grant.credential, identity.authentication, services.policies, services.authorities):
+            raise AuthenticationError("what signed the connection's token is none of the identity's keys")
+        return grant.credential
     if certificates:
-        return identity, device, authenticate_with_certificate(services, identity, certificates)
+        return authenticate_with_certificate(services, identity, certificates)
     raise AuthenticationError("the connection holds neither a token nor a certificate for it")
