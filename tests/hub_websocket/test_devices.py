@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 from websockets.frames import CloseCode, Opcode
 
+from methodhub.api.http import HttpConnection
 from methodhub.core.connections import Attachment
 from methodhub.core.identity import Target
+from methodhub.net.websocket import WebSocketStream
 from tests.harness import RunningHub
 from tests.hub.peers import Caller, Device
 from tests.hub.peers import ready_device as ready_tcp_device
@@ -146,3 +149,18 @@ def test_the_bytes_of_a_stranger_are_counted_through_the_upgrade(shared: Running
     with WebSocketDevice(shared, "stranger", request=padding) as stranger:
         stranger.raw_send(masked(Opcode.BINARY, b"\x10\xff\xff\x03" + b"x" * 30_000))
         assert stranger.is_closed()
+
+
+def test_nothing_of_http_is_left_after_the_upgrade(shared: RunningHub) -> None:
+    """Not even for the collector, which runs seldom in a hub: it would cost memory for each connection."""
+    shared.create_device("d3")
+    shared.device_token("d3")
+    gc.collect()
+    gc.disable()
+    try:
+        with ready_device(shared, "d3") as device:
+            device.ping()
+            shared.until(lambda: not [found for found in gc.get_objects() if isinstance(found, HttpConnection)])
+            assert [found for found in gc.get_objects() if isinstance(found, WebSocketStream)]
+    finally:
+        gc.enable()
