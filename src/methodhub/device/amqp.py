@@ -270,7 +270,7 @@ class AmqpConnection(asyncio.Protocol):
         except (AuthenticationError, HubError) as error:
             reason = str(error)
             log.info("link refused", target=str(target), reason=reason, peer=self._stream.peer.address)
-            not_found = isinstance(error, HubError) and bool(self._grants)
+            not_found = isinstance(error, HubError) and self._grants.find(target) is not None
             self._refuse(attached, dialect.NOT_FOUND if not_found else dialect.UNAUTHORIZED, "Unauthorized access.")
             return
         except TooManyTokens:
