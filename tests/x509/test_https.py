@@ -61,11 +61,13 @@ def test_it_asks_while_an_identity_or_a_ca_needs_it(auto: RunningHub) -> None:
 
 def test_a_start_finds_what_there_is(tmp_path: Path) -> None:
     """[HUB-certificate-request]"""
-    begins = (lambda hub: put(hub, "d", SIGNED), lambda hub: add_authority(hub, "factory", authority()))
-    for number, begin in enumerate(begins):
-        directory = tmp_path / str(number)
+    for what in ("identity", "ca"):
+        directory = tmp_path / what
         with RunningHub(directory, in_memory=False) as hub:
-            begin(hub)
+            if what == "identity":
+                put(hub, "d", SIGNED)
+            else:
+                add_authority(hub, "factory", authority())
         with RunningHub(directory, in_memory=False) as hub:
             assert is_asked(hub)
 

@@ -22,7 +22,7 @@ def build() -> Any:
         return kind.create_from_connection_string(connection_string, **options)
     parts = dict(part.split("=", 1) for part in connection_string.split(";"))
     names = {"device_id": parts["DeviceId"]} | ({"module_id": parts["ModuleId"]} if "ModuleId" in parts else {})
-    x509 = X509(cert_file=options.pop("cert"), key_file=options.pop("key"))
+    x509 = X509(cert_file=options.pop("cert"), key_file=options.pop("key"))  # type: ignore[no-untyped-call]  # it has no types
     return kind.create_from_x509_certificate(x509, hostname=parts["HostName"], **names, **options)
 
 
