@@ -12,6 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Protocol as Frames
+from websockets.protocol import Side
+
 from methodhub.core.errors import ErrorCode
 from tests.harness import PATIENCE, RunningHub
 
@@ -74,6 +78,41 @@ class Connection:
     def close(self) -> None:
         """Without a word: what a broken network does."""
         self._socket.close()
+
+
+class WebSocketConnection(Connection):
+    """The same inside a WebSocket: each send is a message. Takes no more than Paho for Java does: whole binary
+    messages and close."""
+
+    def __init__(self, hub: RunningHub, target: str, subprotocol: str, tls: str = "") -> None:
+        super().__init__(hub, HTTPS_PORT, tls)
+        self._frames: Frames | None = None
+        super().send(
+            f"GET {target} HTTP/1.1\r\nHost: {hub.address}:443\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {subprotocol}\r\n"
+            f"Sec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        lines = self.read_until(b"\r\n\r\n").decode().split("\r\n")
+        assert lines[0] == "HTTP/1.1 101 Switching Protocols"
+        wanted = {f"Sec-WebSocket-Protocol: {subprotocol}", "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="}
+        assert wanted | {"Upgrade: websocket", "Connection: Upgrade"} <= set(lines), lines
+        assert not self._unread, "Paho for Java may lose what comes in one piece with the answer"
+        self._frames = Frames(Side.CLIENT)
+
+    def send(self, data: bytes) -> None:
+        super().send(Frame(Opcode.BINARY, data).serialize(mask=True))
+
+    def _receive(self) -> bytes:
+        if self._frames is None:
+            return super()._receive()
+        data = b""
+        while not data and (raw := super()._receive()):
+            self._frames.receive_data(raw)
+            for frame in self._frames.events_received():
+                assert isinstance(frame, Frame)
+                assert frame.opcode in {Opcode.BINARY, Opcode.CLOSE} and frame.fin
+                data += bytes(frame.data) if frame.opcode is Opcode.BINARY else b""
+        return data
 
 
 @dataclass(frozen=True, slots=True)

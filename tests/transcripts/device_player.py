@@ -7,6 +7,7 @@
 ! closed [former]                                         the hub has closed, without another word
 ! drop                                                    the network breaks; the hub has seen it
 ! connect                                                 a new connection; the present one becomes the former
+! websocket target subprotocol                            the same, inside a WebSocket
 ! disable | enable | delete | create                      what an operator does to the device
 """
 
@@ -22,7 +23,7 @@ from urllib.parse import quote
 
 from methodhub.core.identity import Target
 from tests.harness import API_VERSION, PATIENCE, RunningHub
-from tests.transcripts.connection import MQTT_PORT, Callers, Connection, Response
+from tests.transcripts.connection import MQTT_PORT, Callers, Connection, Response, WebSocketConnection
 from tests.transcripts.dialogues import VARIABLE, Dialogue, Line, Played, fill
 from tests.transcripts.mqtt_encoder import encode_line, topic_of
 
@@ -173,10 +174,16 @@ class DevicePlayer:
         self._hub.until(lambda: self._hub.hub.table.get(target) is None)
 
     def _do_connect(self) -> None:
+        self._go_on(Connection(self._hub, MQTT_PORT, self._settings.get("tls", "")))
+
+    def _do_websocket(self, text: str) -> None:
+        target, subprotocol = self._fill(text).split(" ")
+        self._go_on(WebSocketConnection(self._hub, target, subprotocol, self._settings.get("tls", "")))
+
+    def _go_on(self, connection: Connection) -> None:
         if self._former is not None:
             self._former.close()
-        self._former = self._connection
-        self._connection = Connection(self._hub, MQTT_PORT, self._settings.get("tls", ""))
+        self._former, self._connection = self._connection, connection
 
     def _do_create(self) -> None:
         self._admin("PUT", {"deviceId": self._settings["device"], "authentication": self._keys()})
