@@ -15,7 +15,7 @@ import pytest
 from tests.harness import PATIENCE, Program, RunningHub, node
 
 Language = Literal["python", "node"]
-Transport = Literal["mqtt", "mqtt-ws"]
+Transport = Literal["mqtt", "mqtt-ws", "amqp", "amqp-ws"]
 
 HERE = Path(__file__).parent
 PROGRAMS = HERE / "programs"

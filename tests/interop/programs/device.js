@@ -7,11 +7,12 @@
 const fs = require('fs');
 const readline = require('readline');
 const { Client, ModuleClient } = require('azure-iot-device');
+const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 
 const connectionString = process.env.IOTHUB_DEVICE_CONNECTION_STRING;
 const kind = connectionString.includes('ModuleId=') ? ModuleClient : Client;
-const transports = { mqtt: Mqtt, 'mqtt-ws': MqttWs };
+const transports = { mqtt: Mqtt, 'mqtt-ws': MqttWs, amqp: Amqp, 'amqp-ws': AmqpWs };
 const held = new Map();
 
 function tell(line) {
