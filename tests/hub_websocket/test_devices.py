@@ -11,7 +11,6 @@ from websockets.frames import CloseCode, Opcode
 from methodhub.api.http import HttpConnection
 from methodhub.core.connections import Attachment
 from methodhub.core.identity import Target
-from methodhub.net.websocket import WebSocketStream
 from tests.harness import RunningHub
 from tests.hub.peers import Caller, Device
 from tests.hub.peers import ready_device as ready_tcp_device
@@ -154,13 +153,15 @@ def test_the_bytes_of_a_stranger_are_counted_through_the_upgrade(shared: Running
 def test_nothing_of_http_is_left_after_the_upgrade(shared: RunningHub) -> None:
     """Not even for the collector, which runs seldom in a hub: it would cost memory for each connection."""
     shared.create_device("d3")
-    shared.device_token("d3")
-    gc.collect()
     gc.disable()
     try:
         with ready_device(shared, "d3") as device:
             device.ping()
-            shared.until(lambda: not [found for found in gc.get_objects() if isinstance(found, HttpConnection)])
-            assert [found for found in gc.get_objects() if isinstance(found, WebSocketStream)]
+            attached = shared.hub.table.get(Target("d3"))
+            assert attached is not None
+            below = attached.connection._stream._stream  # type: ignore[attr-defined]
+            assert not [
+                found for found in gc.get_objects() if isinstance(found, HttpConnection) and found.stream is below
+            ]
     finally:
         gc.enable()
