@@ -25,6 +25,8 @@ WAYS = [
     ("python", "mqtt-ws", "device/module"),
     ("node", "mqtt", "device"),
     ("node", "mqtt-ws", "device"),
+    ("node", "amqp", "device"),
+    ("node", "amqp-ws", "device"),
     # A module of the Node SDK takes no certificate: NotImplementedError.
 ]
 

@@ -1,30 +1,40 @@
 // A back end with azure-iothub: each line of input is a call, each `result` line how it ended.
 //
-// In: {"n", "verb", "args", "connection"?, "retries"?}. Out: `result {"n", "ok"}` or `result {"n", "error": {...}}`.
+// In: {"n", "verb", "args", "connection"?, "retries"?, "transport"?}. Out: `result {"n", "ok"}` or `result {"n", "error": {...}}`.
 // The SDK repeats a call that ended with 429, 500 or 503 for up to four minutes, unless `retries` is false.
 'use strict';
 
 const readline = require('readline');
-const { Client, Registry } = require('azure-iothub');
+const { Message } = require('azure-iot-common');
+const { Amqp, AmqpWs, Client, Registry } = require('azure-iothub');
 
 const own = process.env.IOTHUB_CONNECTION_STRING;
 const NO_RETRY = { shouldRetry: () => false, nextRetryTimeout: () => -1 };
+const transports = { amqp: Amqp, 'amqp-ws': AmqpWs };
 const made = new Map();
 
-function once(kind, connectionString, retries) {
-  const key = `${kind.name} ${connectionString} ${retries}`;
+function once(kind, connectionString, retries, transport = 'amqp') {
+  const key = `${kind.name} ${connectionString} ${retries} ${transport}`;
   if (!made.has(key)) {
-    const client = kind.fromConnectionString(connectionString);
+    const client = kind.fromConnectionString(connectionString, ...(kind === Client ? [transports[transport]] : []));
     if (kind === Client && !retries) client.setRetryPolicy(NO_RETRY);
     made.set(key, client);
   }
   return made.get(key);
 }
 
-async function act({ verb, args, connection = own, retries = false }) {
+const overAmqp = {
+  open: (client) => client.open().then(() => null),
+  send: (client, deviceId, text) => client.send(deviceId, new Message(text)).then(() => null),
+  feedback: (client) => client.getFeedbackReceiver().then(() => null),
+  close: (client) => client.close().then(() => null),
+};
+
+async function act({ verb, args, connection = own, retries = false, transport }) {
+  if (verb in overAmqp) return overAmqp[verb](once(Client, connection, retries, transport), ...args);
   if (verb === 'invoke') {
     const [deviceId, moduleId, call] = args;
-    const client = once(Client, connection, retries);
+    const client = once(Client, connection, retries, transport);
     const found = await (moduleId
       ? client.invokeDeviceMethod(deviceId, moduleId, call)
       : client.invokeDeviceMethod(deviceId, call));
