@@ -80,24 +80,31 @@ class FakeStream:
         return self.unsent
 
 
+def method_filters(methods: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"$iothub/methods/POST/{'' if name == ALL else name + '/'}#" for name in methods)
+
+
+def line_services(world: World) -> DeviceServices:
+    return DeviceServices(
+        world.registry,
+        Policies(frozenset({HUB})),
+        world.table,
+        world.hub_store,
+        world.deadlines,
+        world.clock,
+        world.metrics,
+        MethodRules(),
+        CertificateAuthorities(world.hub_store, world.bus, world.clock, verify_chain),
+    )
+
+
 class MqttLine:
     """A device over MQTT 3.1.1: packets in, packets out."""
 
     def __init__(self, world: World, target: Target) -> None:
         self.stream = FakeStream(world.loop)
         self.target = target
-        policies = Policies(frozenset({HUB}))
-        self.services = DeviceServices(
-            world.registry,
-            policies,
-            world.table,
-            world.hub_store,
-            world.deadlines,
-            world.clock,
-            world.metrics,
-            MethodRules(),
-            CertificateAuthorities(world.hub_store, world.bus, world.clock, verify_chain),
-        )
+        self.services = line_services(world)
         self.connection = MqttConnection(self.services, cast(Stream, self.stream))
         self.stream.protocol = self.connection
         self.requests: list[tuple[str, bytes]] = []
@@ -130,13 +137,13 @@ class MqttLine:
 
     async def subscribe(self, *methods: str) -> None:
         """To these methods, or with ALL to any."""
-        filters = tuple(f"$iothub/methods/POST/{'' if name == ALL else name + '/'}#" for name in methods)
+        filters = method_filters(methods)
         before = len(self.received)
         await self.send(Subscribe(self._next_id(), tuple((each, 0) for each in filters)))
         assert isinstance(self.received[before], SubAck)
 
     async def unsubscribe(self, *methods: str) -> None:
-        await self.send(Unsubscribe(self._next_id(), tuple(f"$iothub/methods/POST/{name}/#" for name in methods)))
+        await self.send(Unsubscribe(self._next_id(), method_filters(methods)))
         assert isinstance(self.answers[-1], UnsubAck)
 
     async def answer(self, number: int = -1, status: str = "200", payload: bytes = b"{}") -> None:

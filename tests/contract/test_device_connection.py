@@ -10,10 +10,15 @@ from methodhub.core.calls import MethodResult
 from methodhub.core.connections import DeviceLimits
 from methodhub.core.identity import Target
 from methodhub.core.ports import CloseReason
+from tests.contract.amqp_line import AmqpLine
 from tests.contract.lines import MqttLine
 from tests.rooms.world import ALL, World
 
-ADAPTERS = {"mqtt": MqttLine}
+Line = MqttLine | AmqpLine
+ADAPTERS: dict[str, type[Line]] = {"mqtt": MqttLine, "amqp": AmqpLine}
+mqtt_only = pytest.mark.parametrize("dial", ["mqtt"], indirect=True)
+"""AMQP subscribes to all methods at once, and to nothing beyond the connection."""
+
 TARGETS = [Target("d"), Target("d", "m"), Target("$'", "*"), Target("a.b%41#?")]
 
 
@@ -26,14 +31,14 @@ def world() -> Iterator[World]:
         assert world.is_idle()
 
 
-Dial = Callable[..., MqttLine]
+Dial = Callable[..., Line]
 
 
 @pytest.fixture(params=ADAPTERS)
 def dial(request: pytest.FixtureRequest, world: World) -> Dial:
     """Connects a device of this protocol; it is subscribed to nothing."""
 
-    def connect(target: Target = TARGETS[0], clean: bool = True) -> MqttLine:
+    def connect(target: Target = TARGETS[0], clean: bool = True) -> Line:
         for each in (target.device, target):
             if world.run(world.registry.find(each)) is None:
                 world.create(each)
@@ -70,6 +75,7 @@ def test_no_payload_null_and_an_empty_text_differ(
     assert caller.outcome == MethodResult(200, b"")
 
 
+@mqtt_only
 def test_it_accepts_the_methods_that_the_device_subscribed_to(world: World, dial: Dial) -> None:
     line = dial()
     assert not line.connection.accepts("x")
@@ -81,6 +87,31 @@ def test_it_accepts_the_methods_that_the_device_subscribed_to(world: World, dial
     assert world.call(TARGETS[0], "x").code == 404103
 
 
+def test_a_call_waits_until_the_device_takes_calls(world: World, dial: Dial) -> None:
+    line = dial()
+    caller = world.call(TARGETS[0], "x", connect=60)
+    assert caller.code == -1
+    world.run(line.subscribe(ALL))
+    assert [name for name, _ in line.requests] == ["x"]
+    world.run(line.answer())
+    assert caller.code == 0
+
+
+def test_it_takes_no_calls_after_it_has_unsubscribed(world: World, dial: Dial) -> None:
+    line = dial()
+    world.run(line.subscribe(ALL))
+    assert line.connection.accepts("x")
+    world.run(line.unsubscribe(ALL))
+    assert not line.connection.accepts("x")
+    assert world.call(TARGETS[0]).code == 404103
+    world.run(line.subscribe(ALL))
+    caller = world.call(TARGETS[0])
+    line.read()
+    world.run(line.answer())
+    assert caller.code == 0
+
+
+@mqtt_only
 def test_a_call_waits_for_the_subscription(world: World, dial: Dial) -> None:
     """[HUB-suback]"""
     line = dial()
@@ -146,6 +177,7 @@ def test_a_newer_connection_replaces_it(world: World, dial: Dial) -> None:
     assert caller.code == 0
 
 
+@mqtt_only
 def test_subscriptions_outlive_a_connection_with_a_session(world: World, dial: Dial) -> None:
     """[HUB-session] The Python SDK never subscribes again."""
     line = dial(clean=False)
@@ -173,7 +205,8 @@ def test_close_ends_the_stream_and_the_calls(world: World, dial: Dial, reason: C
 
     world.run(close())
     assert line.stream.is_closed
-    assert line.stream.is_aborted == (reason is CloseReason.SLOW_READER)
+    aborts = isinstance(line, MqttLine)  # AMQP counts all identities of a connection together, and aborts by itself
+    assert line.stream.is_aborted == (aborts and reason is CloseReason.SLOW_READER)
     assert caller.code == 404104
     assert world.table.get(TARGETS[0]) is None
 

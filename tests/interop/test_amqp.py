@@ -1,4 +1,4 @@
-"""AMQP beside the device SDKs: a back end that opens it, and two AMQP libraries of their own that do what no SDK does."""
+"""AMQP beside the device SDKs: a back end that opens it, and two AMQP libraries that do what no SDK does."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_device_on_rhea(pool: Pool, start: str, shape: str) -> None:
 # --- Proton ------------------------------------------------------------------------------------------------------
 
 
-class ProtonDevice(MessagingHandler):  # type: ignore[misc]  # the package types only its wrapper
+class ProtonDevice(MessagingHandler):
     """A device on Proton's own container: it echoes calls, and settles what it gets when it has answered."""
 
     def __init__(self, hub: RunningHub, name: str) -> None:
@@ -101,9 +101,10 @@ class ProtonDevice(MessagingHandler):  # type: ignore[misc]  # the package types
 
     def on_message(self, event: Event) -> None:
         message = event.message
-        answer = Message(body=message.body, correlation_id=message.correlation_id, inferred=True)
-        answer.properties = {"IoThub-status": 200}
+        properties = {"IoThub-status": 200}
+        answer = Message(message.body, inferred=True, correlation_id=message.correlation_id, properties=properties)
         self.sender.send(answer)
+        assert event.delivery is not None
         self.accept(event.delivery)
 
 
