@@ -54,7 +54,7 @@ def encode_message(message: Message) -> bytes:
         encode(message.content_type and Symbol(message.content_type)),
         encode(message.content_encoding and Symbol(message.content_encoding)),
     ]
-    if any(field != NULL for field in fields):
+    if fields.count(NULL) < len(fields):
         parts.append(describe(0x73, encode_fields(fields)))
     if message.application_properties:
         parts.append(describe(0x74, encode(message.application_properties)))
