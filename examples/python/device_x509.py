@@ -24,7 +24,6 @@ with open(os.environ["IOTHUB_CA_FILE"]) as ca_file:  # noqa: PTH123
     )
 
 
-
 # Define the handler for method requests
 def method_request_handler(method_request):
     if method_request.name == "rebootDevice":

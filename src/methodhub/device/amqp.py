@@ -85,6 +85,7 @@ class AmqpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._sequence.cancel()
         self._end()
+        self._protocol.receive_eof()  # frees the engine, not only when the collector runs
 
     def _take_events(self) -> None:
         for event in self._protocol.events():
@@ -154,10 +155,12 @@ class AmqpConnection(asyncio.Protocol):
         for deadline in (self._deadline, self._token_end):
             if deadline is not None:
                 deadline.cancel_deadline()
+        self._deadline = self._token_end = None
         targets, self._targets = self._targets, {}
         for target in targets.values():
-            if target.attachment is not None:
-                target.attachment.end()
+            attachment, target.attachment = target.attachment, None
+            if attachment is not None:
+                attachment.end()
         self._links.clear()
 
     # --- time ----------------------------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ class MqttConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._sequence.cancel()
         self._end()
+        self._attachment = None
 
     def _take_events(self) -> None:
         for event in self._protocol.events():
@@ -320,6 +321,7 @@ class MqttConnection(asyncio.Protocol):
         for deadline in (self._keep_alive, self._token_end):
             if deadline is not None:
                 deadline.cancel_deadline()
+        self._keep_alive = self._token_end = None
         if self._attachment is not None:
             self._attachment.end()
 

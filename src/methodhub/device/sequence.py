@@ -48,5 +48,11 @@ class Sequence(Generic[E]):
         self._resumed()
 
     def cancel(self) -> None:
+        """No more events. Lets go of its owner: a cycle would keep the owner's TLS until the collector runs."""
         if self._task is not None:
             self._task.cancel()
+        self._handle = self._resumed = _nothing
+
+
+def _nothing(*_: object) -> None:
+    pass
