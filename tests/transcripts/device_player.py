@@ -47,7 +47,7 @@ class DevicePlayer:
 
     def play(self) -> None:
         self._do_create()
-        self._connection = Connection(self._hub, MQTT_PORT, self._settings.get("tls", ""))
+        self._start()
         try:
             for line in self._dialogue.lines:
                 try:
@@ -56,11 +56,17 @@ class DevicePlayer:
                     raise Played(self._dialogue, line, problem) from problem
             assert not self._calls, "a call is left that no line expects"
         finally:
-            self._connection.close()
-            if self._former is not None:
-                self._former.close()
+            self._close()
             self._admin("DELETE")
             self._callers.close()
+
+    def _start(self) -> None:
+        self._connection = Connection(self._hub, MQTT_PORT, self._settings.get("tls", ""))
+
+    def _close(self) -> None:
+        self._connection.close()
+        if self._former is not None:
+            self._former.close()
 
     def _play_line(self, line: Line) -> None:
         if line.mark == ">":
