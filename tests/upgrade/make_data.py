@@ -20,6 +20,7 @@ import httpx
 # A script of its own, too.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tests.certificates import authority
 from tests.harness import RunningHub
 from tests.hub.peers import Device
 
@@ -60,13 +61,19 @@ def make(data: Path) -> dict[str, Any]:
             for module_id in modules:
                 body = {"deviceId": device_id, "moduleId": module_id}
                 client.put(path_of(device_id, module_id), json=body).raise_for_status()
+        fleet = {"certificate": authority("fleet", days=(-1, 36_500)).pem, "verified": True}
+        client.put("/admin/ca-certificates/fleet", json=fleet).raise_for_status()
         device = Device(hub, "with-session")
         assert device.connect(clean=False) == (0, 0)
         assert device.subscribe() == [0]
         device.close()
         hub.until(lambda: not len(hub.hub.table))
         hub.run(hub.hub.presence.write())
-        return {"policies": client.get("/admin/policies").json(), "identities": identities(client)}
+        return {
+            "policies": client.get("/admin/policies").json(),
+            "authorities": client.get("/admin/ca-certificates").json(),
+            "identities": identities(client),
+        }
 
 
 def main(version: Path) -> None:

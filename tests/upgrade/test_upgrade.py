@@ -76,6 +76,12 @@ def test_identities_are_as_they_were(hub: RunningHub, expected: dict[str, Any]) 
     assert without_volatile(found) == without_volatile(expected["identities"])
 
 
+def test_ca_certificates_are_as_they_were(hub: RunningHub, expected: dict[str, Any]) -> None:
+    """0.1.0 had none."""
+    with hub.admin() as client:
+        assert client.get("/admin/ca-certificates").json() == expected.get("authorities", [])
+
+
 def without_volatile(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in each.items() if name not in VOLATILE} for each in found]
 
