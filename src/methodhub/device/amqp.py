@@ -349,7 +349,7 @@ class AmqpConnection(asyncio.Protocol):
         if entry.attachment is not None:
             entry.attachment.end()
         self._flush()
-        if not self._targets and not self._grants.names_anybody():
+        if not self._targets and (reason is CloseReason.STOPPING or not self._grants.names_anybody()):
             self._protocol.close(condition, description)
             self._finish()
 
