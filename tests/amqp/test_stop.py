@@ -28,7 +28,7 @@ def test_it_ends_every_connection_at_once(tmp_path: Path) -> None:
         Methods(device, device.session, "d2")
         device.know("d3")
         before = time.monotonic()
-        hub.run(hub.hub.close())
+        hub.run(hub.hub.stop())
         assert time.monotonic() - before < 5
         for peer in (stranger, back_end, unused):
             peer.ended()
