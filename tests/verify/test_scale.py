@@ -49,7 +49,7 @@ def idle_devices(hub: HubProcess, device_ids: list[str], file: Path) -> Iterator
     lines = [f"{each}\t{hub.user_name(each)}\t{hub.device_token(each)}\n" for each in device_ids]
     file.write_text("".join(lines))
     at = f"{hub.address}:{hub.mqtt_port}"
-    with Program([str(load_tool()), "--devices", str(file), "--mqtt", at, "--mqtt-tls", "--idle"]) as program:
+    with Program([str(load_tool()), "--devices", str(file), "--mqtt", at, "--device-tls", "--idle"]) as program:
         program.expect("{", patience=6 * PATIENCE)
         yield
         assert program.process.stdin is not None
