@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from methodhub.iothub.sas import build_token
 from methodhub.wire.amqp import frames
 from methodhub.wire.amqp.codec import describe, encode_fields
 from methodhub.wire.amqp.messages import Message
@@ -98,6 +99,18 @@ def test_an_odd_id_is_decoded_once(shared: RunningHub) -> None:
     with AmqpDevice(shared) as device:
         device.know("a'b$c@d")
         for spelled in ("a'b$c@d", "a%27b%24c%40d"):
+            Methods(device, device.session, spelled)
+
+
+def test_an_id_that_looks_encoded_is_found_as_it_is_written(shared: RunningHub) -> None:
+    """[HUB-link-address] Node, C and Java write ids raw; C# encodes them."""
+    with shared.admin() as client:
+        created = client.put("/devices/a%2541", json={"deviceId": "a%41"}).json()
+    key = created["authentication"]["symmetricKey"]["primaryKey"]
+    token = build_token(f"{shared.address}/devices/a%41", key, int(shared.hub.clock.wall()) + 600)
+    with AmqpDevice(shared) as device:
+        assert device.claim(device.cbs, token) == (200, "OK")
+        for spelled in ("a%41", "a%2541"):
             Methods(device, device.session, spelled)
 
 

@@ -269,10 +269,9 @@ class AmqpConnection(asyncio.Protocol):
 
     async def _attach_target(self, attached: LinkAttached, address: Address, target: Target) -> None:
         try:
-            entry = await self._target(target)
+            entry = await self._target_at(target, address.as_written)
         except (AuthenticationError, HubError) as error:
-            reason = str(error)
-            log.info("link refused", target=str(target), reason=reason, peer=self._stream.peer.address)
+            log.info("link refused", target=str(target), reason=str(error), peer=self._stream.peer.address)
             not_found = isinstance(error, HubError) and self._grants.find(target) is not None
             self._refuse(attached, dialect.NOT_FOUND if not_found else dialect.UNAUTHORIZED, "Unauthorized access.")
             return
@@ -296,6 +295,15 @@ class AmqpConnection(asyncio.Protocol):
         if attached.link == entry.request_link and self._protocol.credit(attached.link):
             entry.had_credit = True  # it came before its ATTACH was answered
             await entry.attachment.claim()
+
+    async def _target_at(self, target: Target, as_written: Target | None) -> AmqpTarget:
+        """The identity that an address means: its ids decoded, else as they are written."""
+        try:
+            return await self._target(target)
+        except (AuthenticationError, HubError):
+            if as_written is None:
+                raise
+        return await self._target(as_written)
 
     async def _target(self, target: Target) -> AmqpTarget:
         """The identity on this connection; at its first link it becomes the target's live connection."""

@@ -57,6 +57,8 @@ class Node(Enum):
 class Address(NamedTuple):
     node: Node
     target: Target | None = None
+    as_written: Target | None = None
+    """The ids before they were url-decoded, where that made a difference: some SDKs encode them, others do not."""
 
 
 _DEVICE_NODES = {
@@ -88,15 +90,17 @@ def parse_address(text: str | None) -> Address | None:
         return Address(service)
     if len(segments) < 3 or lower[0] != "devices":
         return None
-    ids = [unquote(segments[1])]
+    written = segments[1:2]
     rest_of_path = lower[2:]
     if lower[2] == "modules" and len(segments) > 4:
-        ids.append(unquote(segments[3]))
+        written.append(segments[3])
         rest_of_path = lower[4:]
+    ids = [unquote(each) for each in written]
     node = _DEVICE_NODES.get(rest_of_path)
     if node is None or not all(ID_PATTERN.fullmatch(each) for each in ids):
         return None
-    return Address(node, Target(*ids))
+    is_other = ids != written and all(ID_PATTERN.fullmatch(each) for each in written)
+    return Address(node, Target(*ids), Target(*written) if is_other else None)
 
 
 class PlainCredentials(NamedTuple):
