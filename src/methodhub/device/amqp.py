@@ -3,7 +3,6 @@ domain together."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Awaitable
 
@@ -16,8 +15,8 @@ from methodhub.core.identity import Target
 from methodhub.core.ports import CloseReason
 from methodhub.device.amqp_target import AmqpTarget, body_bytes, twin_reply
 from methodhub.device.cbs import choose_reply_link, put_token
+from methodhub.device.connection import EventConnection
 from methodhub.device.grants import Grant, Grants, TooManyTokens, authorize_target
-from methodhub.device.sequence import Sequence
 from methodhub.device.services import DeviceServices
 from methodhub.iothub import amqp as dialect
 from methodhub.iothub.amqp import Address, Node, parse_address
@@ -48,7 +47,7 @@ SETTLED, FIRST = 1, 0
 """snd-settle-mode and rcv-settle-mode of the links on which the hub sends."""
 
 
-class AmqpConnection(asyncio.Protocol):
+class AmqpConnection(EventConnection[Event]):
     """One connection, from its first byte to its last, with all identities that speak on it."""
 
     __slots__ = (
@@ -57,18 +56,13 @@ class AmqpConnection(asyncio.Protocol):
         "_links",
         "_protocol",
         "_replies",
-        "_sequence",
-        "_services",
-        "_stream",
         "_targets",
         "_token_end",
     )
 
     def __init__(self, services: DeviceServices, stream: ByteStream) -> None:
-        self._services = services
-        self._stream = stream
         self._protocol = AmqpServerProtocol(f"MethodHub_{secrets.token_hex(16)}")
-        self._sequence: Sequence[Event] = Sequence(self._handle, self._resume)
+        super().__init__(services, stream, self._protocol)
         self._grants = Grants(services, dialect.MAX_PUT_TOKEN_IDENTITIES)
         self._links: dict[int, tuple[LinkAttached, Address, AmqpTarget | None]] = {}
         self._targets: dict[Target, AmqpTarget] = {}
@@ -87,25 +81,10 @@ class AmqpConnection(asyncio.Protocol):
         self._end()
         self._protocol.receive_eof()  # frees the engine, not only when the collector runs
 
-    def _take_events(self) -> None:
-        for event in self._protocol.events():
-            self._sequence.add(event)
-        if self._sequence.is_waiting:
-            self._stream.pause_reading()
-        self._flush()
-
-    def _resume(self) -> None:
-        self._stream.resume_reading()
-        self._flush()
-
-    def _flush(self) -> None:
-        data = self._protocol.data_to_send()
-        if data and not self._stream.is_closing():
-            self._stream.write(data)
-            if self._stream.get_write_buffer_size() > self._services.table.limits.unsent_bytes:
-                log.info("amqp connection closed", reason=CloseReason.SLOW_READER.value)
-                self._end()
-                self._stream.abort()
+    def _end_slow_reader(self) -> None:
+        log.info("amqp connection closed", reason=CloseReason.SLOW_READER.value)
+        self._end()
+        self._stream.abort()
 
     def unsent_bytes(self) -> int:
         return self._stream.get_write_buffer_size()

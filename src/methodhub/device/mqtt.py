@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from sys import intern
 
@@ -16,7 +15,7 @@ from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
 from methodhub.core.ports import CloseReason, Session
 from methodhub.device.admission import Admitted, Refused, admit
-from methodhub.device.sequence import Sequence
+from methodhub.device.connection import EventConnection
 from methodhub.device.services import DeviceServices
 from methodhub.iothub.mqtt import (
     ALL_METHODS,
@@ -48,7 +47,7 @@ from methodhub.wire.mqtt.protocol import Closed, Event, MqttServerProtocol
 log = structlog.get_logger()
 
 
-class MqttConnection(asyncio.Protocol):
+class MqttConnection(EventConnection[Event]):
     """A device's connection, from its first byte to its last. Events are handled strictly in order: one that has to
     wait (for the store, for the bus) holds back those behind it."""
 
@@ -59,9 +58,6 @@ class MqttConnection(asyncio.Protocol):
         "_held",
         "_keep_alive",
         "_protocol",
-        "_sequence",
-        "_services",
-        "_stream",
         "_token_end",
         "_twin",
         "generation_id",
@@ -69,9 +65,8 @@ class MqttConnection(asyncio.Protocol):
     )
 
     def __init__(self, services: DeviceServices, stream: ByteStream) -> None:
-        self._services = services
-        self._stream = stream
         self._protocol = MqttServerProtocol()
+        super().__init__(services, stream, self._protocol)
         self.target = Target("")
         self.generation_id = ""
         self._attachment: Attachment | None = None
@@ -79,7 +74,6 @@ class MqttConnection(asyncio.Protocol):
         self._clean_session = True
         self._held: list[bytes] | None = []
         """Requests that were delivered before CONNACK, or the SUBACK of their filter, was written; else None."""
-        self._sequence: Sequence[Event] = Sequence(self._handle, self._resume)
         self._keep_alive: Deadline | None = None
         self._token_end: Deadline | None = None
         self._twin: EmptyTwin | None = None
@@ -98,23 +92,8 @@ class MqttConnection(asyncio.Protocol):
         self._end()
         self._attachment = None
 
-    def _take_events(self) -> None:
-        for event in self._protocol.events():
-            self._sequence.add(event)
-        if self._sequence.is_waiting:
-            self._stream.pause_reading()
-        self._flush()
-
-    def _resume(self) -> None:
-        self._stream.resume_reading()
-        self._flush()
-
-    def _flush(self) -> None:
-        data = self._protocol.data_to_send()
-        if data and not self._stream.is_closing():
-            self._stream.write(data)
-            if self._stream.get_write_buffer_size() > self._services.table.limits.unsent_bytes:
-                self.close(CloseReason.SLOW_READER)
+    def _end_slow_reader(self) -> None:
+        self.close(CloseReason.SLOW_READER)
 
     def _wait_for(self, step: Awaitable[None]) -> None:
         self._sequence.wait_for(self._guarded(step))

@@ -24,7 +24,6 @@ NOT_IMPLEMENTED = "amqp:not-implemented"
 RESOURCE_LIMIT = "amqp:resource-limit-exceeded"
 LINK_STOLEN = "amqp:link:stolen"
 DETACH_FORCED = "amqp:link:detach-forced"
-INVALID_FIELD = "amqp:invalid-field"
 
 CLOSE_CONDITIONS: dict[CloseReason, tuple[str, str]] = {
     CloseReason.TAKEN_OVER: (LINK_STOLEN, "The same identity connected again."),
