@@ -35,7 +35,7 @@ $(VENV)/.run-ready: $(VENV)/bin/python requirements.txt requirements-amqp.txt re
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.test-ready: $(VENV)/.run-ready requirements-dev.txt
+$(VENV)/.test-ready: $(VENV)/.run-ready requirements-cluster.txt requirements-dev.txt
 	@scripts/prerequisites $(PYTHON) test
 	@echo "Installing what the tests need ..."
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt

@@ -15,7 +15,7 @@ from methodhub.core.ports import HubStore, IdentityStore
 from methodhub.store.database import open_database
 from methodhub.store.hub import SqlHubStore
 from methodhub.store.identities import SqlIdentityStore
-from methodhub.store.memory import MemoryHubStore, MemoryIdentityStore, MemoryTables
+from tests.memory import MemoryHubStore, MemoryIdentityStore, MemoryTables
 
 
 class Stores(NamedTuple):

@@ -14,6 +14,7 @@ from methodhub.core.access import (
     ALL_RIGHTS,
     CLOCK_SKEW,
     DEFAULT_POLICIES,
+    Action,
     AuthenticationError,
     KeyCredential,
     Policies,
@@ -21,6 +22,7 @@ from methodhub.core.access import (
     Principal,
     Right,
     SasToken,
+    actions_of,
     authorize,
     check_device_token,
     check_token,
@@ -143,24 +145,29 @@ def test_every_prefix_of_a_path_covers_it(path: list[str], length: int) -> None:
     assert is_within((), tuple(path))
 
 
-@pytest.mark.parametrize("right", Right)
-def test_a_right_that_is_missing_is_401002_and_no_more_is_told(right: Right) -> None:
+@pytest.mark.parametrize("action", Action)
+def test_an_action_that_is_missing_is_401002_and_no_more_is_told(action: Action) -> None:
     """[HUB-unauthorized]"""
     path = ("twins", "d")
-    authorize(ADMINISTRATOR, right, path)
-    authorize(Principal("p", frozenset({right})), right, path)
+    authorize(ADMINISTRATOR, action, path)
+    authorize(Principal("p", frozenset({action})), action, path)
     with pytest.raises(HubError) as caught:
-        authorize(Principal("p", frozenset(ALL_RIGHTS) - {right}), right, path)
+        authorize(Principal("p", frozenset(Action) - {action}), action, path)
     assert (caught.value.code, caught.value.message) == (ErrorCode.IotHubUnauthorizedAccess, "Unauthorized")
-    assert "lacks the right" in (caught.value.reason or "")
+    assert "may not" in (caught.value.reason or "")
+
+
+def test_each_action_belongs_to_one_right_of_policies() -> None:
+    assert actions_of(ALL_RIGHTS) == frozenset(Action)
+    assert sum(len(actions_of([right])) for right in Right) == len(Action)
 
 
 def test_a_scoped_principal_reaches_only_its_paths() -> None:
-    principal = Principal("p", frozenset(ALL_RIGHTS), (("twins", "d%41"), ("twins", "dA")))
+    principal = Principal("p", frozenset(Action), (("twins", "d%41"), ("twins", "dA")))
     for device in ("d%41", "dA"):
-        authorize(principal, Right.SERVICE_CONNECT, ("twins", device, "modules", "m"))
+        authorize(principal, Action.METHODS_INVOKE, ("twins", device, "modules", "m"))
     with pytest.raises(HubError) as caught:
-        authorize(principal, Right.SERVICE_CONNECT, ("twins", "other"))
+        authorize(principal, Action.METHODS_INVOKE, ("twins", "other"))
     assert "scoped to /twins/d%41" in (caught.value.reason or "")
 
 
@@ -187,7 +194,7 @@ def test_a_token_of_the_service_names_a_policy(name: str | None, complaint: str)
 def test_a_verified_token_is_remembered_until_it_expires() -> None:
     made = policies()
     principal = made.authenticate(b"text", token(policy="service", expiry=NOW + 10), NOW)
-    assert principal == Principal("service", frozenset({Right.SERVICE_CONNECT}), ((),))
+    assert principal == Principal("service", actions_of([Right.SERVICE_CONNECT]), ((),))
     assert made.cached(b"text", NOW + 10) is principal
     assert made.cached(b"text", NOW + 10.001) is None
     assert made.cached(b"texT", NOW) is None

@@ -13,7 +13,7 @@ from methodhub.core.errors import HubError
 from methodhub.core.identity import Authentication, AuthenticationType, Identity, Target
 from methodhub.core.ports import CloseReason, TargetRevoked
 from methodhub.core.registry import CACHE_SIZE, lost_a_credential
-from methodhub.store.memory import MemoryIdentityStore, MemoryTables
+from tests.memory import MemoryIdentityStore, MemoryTables
 from tests.rooms.world import World
 
 D, M = Target("d"), Target("d", "m")

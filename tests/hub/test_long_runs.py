@@ -31,10 +31,10 @@ def test_the_certificate_is_renewed_without_a_restart(timed: RunningHub) -> None
     ca = timed.ca_file.read_bytes()
     lifetime = (first.not_valid_after_utc - first.not_valid_before_utc).total_seconds()
     timed.advance(DAY)
-    timed.run(timed.hub._renew_certificate())
+    timed.run(timed.hub.certificates.renew())
     assert served_certificate(timed) == first
     timed.clock.advance(lifetime - 3 * DAY)
-    timed.run(timed.hub._renew_certificate())
+    timed.run(timed.hub.certificates.renew())
     second = served_certificate(timed)
     assert second.issuer == first.issuer
     assert second.not_valid_after_utc > first.not_valid_after_utc

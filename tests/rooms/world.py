@@ -18,8 +18,8 @@ from methodhub.core.methods import CallLimits, Invocation, Methods
 from methodhub.core.ports import CloseReason, Event, TargetRevoked
 from methodhub.core.registry import Registry
 from methodhub.metrics import Metrics
-from methodhub.store.memory import MemoryHubStore, MemoryIdentityStore, MemoryTables
 from tests.clock import ManualClock
+from tests.memory import MemoryHubStore, MemoryIdentityStore, MemoryTables
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from methodhub.core.ports import ConnectionRecord, HubStore, IdentityStore, Sess
 from methodhub.store.database import open_database
 from methodhub.store.hub import SqlHubStore
 from methodhub.store.identities import SqlIdentityStore
-from methodhub.store.memory import MemoryHubStore, MemoryIdentityStore, MemoryTables
+from tests.memory import MemoryHubStore, MemoryIdentityStore, MemoryTables
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,7 @@ def auto(tmp_path: Path) -> Iterator[RunningHub]:
 
 def test_it_asks_while_an_identity_or_a_ca_needs_it(auto: RunningHub) -> None:
     """[HUB-certificate-request]"""
-    tls = auto.hub._tls
-    assert tls is not None
+    tls = auto.hub.certificates.tls
     assert not is_asked(auto)
     put(auto, "d", SAS)
     assert not is_asked(auto)

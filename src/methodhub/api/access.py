@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from methodhub.api.services import ApiServices
-from methodhub.core.access import ADMINISTRATOR, Right, authorize
+from methodhub.core.access import ADMINISTRATOR, Action, authorize
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.iothub.rest import check_api_version
 
@@ -15,13 +15,13 @@ def services_of(request: Request) -> ApiServices:
     return services
 
 
-def demand(request: Request, right: Right) -> ApiServices:
-    """The services, for a caller that has the right for this path and names an api-version. Raises 401002, 400001."""
+def demand(request: Request, action: Action) -> ApiServices:
+    """The services, for a caller that may do this at this path and names an api-version. Raises 401002, 400001."""
     refusal = getattr(request.state, "refusal", None)
     if refusal is not None:
         raise refusal
     path = tuple(part for part in request.scope["path"].split("/") if part)
-    authorize(request.state.principal, right, path)
+    authorize(request.state.principal, action, path)
     if request.state.principal is not ADMINISTRATOR:
         check_api_version(request.query_params.get("api-version"))
     return services_of(request)

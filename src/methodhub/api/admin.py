@@ -17,7 +17,7 @@ from methodhub.api.access import demand, demand_administrator, services_of
 from methodhub.api.bodies import read_body
 from methodhub.api.devices import MAX_LIST, json_response, parse_top
 from methodhub.api.services import ApiServices
-from methodhub.core.access import RIGHT_NAMES, Right
+from methodhub.core.access import RIGHT_NAMES, Action
 from methodhub.core.certificates.rules import CertificateAuthority
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.iothub.identities import identity_json
@@ -137,6 +137,6 @@ async def metrics(request: Request) -> Response:
     services = services_of(request)
     if getattr(request.state, "refusal", None) is not None:
         raise request.state.refusal
-    if Right.SERVICE_CONNECT not in request.state.principal.rights:
-        demand(request, Right.SERVICE_CONNECT)
+    if Action.TWINS_READ not in request.state.principal.actions:
+        demand(request, Action.TWINS_READ)
     return Response(services.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -14,7 +14,7 @@ from methodhub.api.access import demand
 from methodhub.api.bodies import read_body
 from methodhub.api.responses import JSON_TYPE
 from methodhub.api.services import ApiServices
-from methodhub.core.access import Right
+from methodhub.core.access import Action
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Identity, Target
 from methodhub.iothub.identities import identity_json, parse_identity
@@ -54,13 +54,13 @@ def identity_response(services: ApiServices, identity: Identity) -> Response:
 
 
 async def read(request: Request) -> Response:
-    services = demand(request, Right.REGISTRY_READ)
+    services = demand(request, Action.DEVICES_READ)
     return identity_response(services, await services.registry.read(target_of(request)))
 
 
 async def write(request: Request) -> Response:
     """[HUB-if-match] Without If-Match create, with it update."""
-    services = demand(request, Right.REGISTRY_WRITE)
+    services = demand(request, Action.DEVICES_WRITE)
     identity = parse_identity(await read_body(request, services.limits.body), target_of(request))
     given, etag = if_match(request)
     if given:
@@ -69,21 +69,21 @@ async def write(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
-    services = demand(request, Right.REGISTRY_WRITE)
+    services = demand(request, Action.DEVICES_DELETE)
     _, etag = if_match(request)
     await services.registry.delete(target_of(request), etag)
     return Response(status_code=204)
 
 
 async def list_devices(request: Request) -> Response:
-    services = demand(request, Right.REGISTRY_READ)
+    services = demand(request, Action.DEVICES_READ)
     top = parse_top(request.query_params.get("top"))
     found = await services.registry.page_devices("", top)
     return json_response([identity_json(services.presence.overlay(each)) for each in found])
 
 
 async def list_modules(request: Request) -> Response:
-    services = demand(request, Right.REGISTRY_READ)
+    services = demand(request, Action.DEVICES_READ)
     found = await services.registry.modules(request.path_params["device_id"])
     return json_response([identity_json(services.presence.overlay(each)) for each in found])
 

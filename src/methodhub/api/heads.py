@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from methodhub.api.responses import ECHO_HEADERS, is_echoed
-from methodhub.core.access import Right, authorize
+from methodhub.core.access import Action, authorize
 from methodhub.core.errors import HubError
 from methodhub.core.identity import ID_PATTERN, Target
 from methodhub.core.registry import not_found
@@ -69,7 +69,7 @@ def read_call_head(
     try:
         principal = connection.authenticate()
         until = principal.expiry
-        authorize(principal, Right.SERVICE_CONNECT, path)
+        authorize(principal, Action.METHODS_INVOKE, path)
         check_api_version(query_value(query, b"api-version"))
         if not ID_PATTERN.fullmatch(target.device_id):
             raise not_found(target.device)

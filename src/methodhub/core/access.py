@@ -10,7 +10,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
-from enum import Flag, auto
+from enum import Flag, StrEnum, auto
 
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Authentication, AuthenticationType
@@ -36,6 +36,46 @@ RIGHT_NAMES = {
 }
 
 ALL_RIGHTS = Right.REGISTRY_READ | Right.REGISTRY_WRITE | Right.SERVICE_CONNECT | Right.DEVICE_CONNECT
+
+
+class Action(StrEnum):
+    """What a route lets its caller do; the last part of a data action's name (`wire/service.md` 2.3)."""
+
+    DEVICES_READ = "devices/read"
+    DEVICES_WRITE = "devices/write"
+    DEVICES_DELETE = "devices/delete"
+    TWINS_READ = "twins/read"
+    TWINS_WRITE = "twins/write"
+    JOBS_READ = "jobs/read"
+    JOBS_WRITE = "jobs/write"
+    JOBS_DELETE = "jobs/delete"
+    METHODS_INVOKE = "directMethods/invoke/action"
+    STATISTICS_READ = "statistics/read"
+    PURGE_MESSAGES = "cloudToDeviceMessages/queue/purge/action"
+
+
+ACTIONS_OF_RIGHT: dict[Right, frozenset[Action]] = {
+    Right.REGISTRY_READ: frozenset({Action.DEVICES_READ, Action.STATISTICS_READ}),
+    Right.REGISTRY_WRITE: frozenset({Action.DEVICES_WRITE, Action.DEVICES_DELETE}),
+    Right.SERVICE_CONNECT: frozenset(
+        {
+            Action.TWINS_READ,
+            Action.TWINS_WRITE,
+            Action.JOBS_READ,
+            Action.JOBS_WRITE,
+            Action.JOBS_DELETE,
+            Action.METHODS_INVOKE,
+            Action.PURGE_MESSAGES,
+        }
+    ),
+    Right.DEVICE_CONNECT: frozenset(),
+}
+"""What a policy's right lets its holder do (`wire/service.md` 2.2)."""
+
+
+def actions_of(rights: Iterable[Right]) -> frozenset[Action]:
+    return frozenset().union(*(ACTIONS_OF_RIGHT[right] for right in rights))
+
 
 DEFAULT_POLICIES = {
     "iothubowner": ALL_RIGHTS,
@@ -85,16 +125,16 @@ EVERYWHERE: tuple[tuple[str, ...], ...] = ((),)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated back end: its rights, and the paths below which they hold (empty path: everywhere)."""
+    """An authenticated back end: what it may do, and the paths below which it may (empty path: everywhere)."""
 
     name: str
-    rights: frozenset[Right]
+    actions: frozenset[Action]
     scopes: tuple[tuple[str, ...], ...] = EVERYWHERE
     expiry: float = field(default=0.0, compare=False)
     """Of its token, in seconds since 1970, UTC."""
 
 
-ADMINISTRATOR = Principal("administrator", frozenset(ALL_RIGHTS))
+ADMINISTRATOR = Principal("administrator", frozenset(Action))
 """Whoever may open the UNIX socket of the data directory."""
 
 
@@ -178,7 +218,7 @@ class Policies:
         Raises AuthenticationError.
         """
         policy, _ = self.verify(token, now)
-        principal = Principal(policy.name, frozenset(policy.rights), token.paths, token.expiry)
+        principal = Principal(policy.name, actions_of(policy.rights), token.paths, token.expiry)
         self._cache[text] = principal
         if len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
@@ -199,12 +239,12 @@ def unauthorized(reason: str) -> HubError:
     return HubError(ErrorCode.IotHubUnauthorizedAccess, "Unauthorized", reason=reason)
 
 
-def authorize(principal: Principal, right: Right, path: tuple[str, ...]) -> None:
-    """Raise 401002 unless the principal has the right for this path."""
-    if right not in principal.rights:
-        raise unauthorized(f"policy {principal.name!r} lacks the right {RIGHT_NAMES[right]}")
+def authorize(principal: Principal, action: Action, path: tuple[str, ...]) -> None:
+    """Raise 401002 unless the principal may do this at this path."""
+    if action not in principal.actions:
+        raise unauthorized(f"{principal.name!r} may not do {action}")
     if principal.scopes != EVERYWHERE and not is_within_any(principal.scopes, path):
-        raise unauthorized(f"the token of policy {principal.name!r} is scoped to /{'/'.join(principal.scopes[0])}")
+        raise unauthorized(f"the token of {principal.name!r} is scoped to /{'/'.join(principal.scopes[0])}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,8 @@ class Attachment:
             self._claim.renew()
         elif not self.ended:
             self._hold(await self._table.bus.claim(self.target, self.answer))
+        if not self.ended:
+            self._table.on_ready(self.target)
 
     def _hold(self, claim: Claim) -> None:
         if self.ended:
@@ -126,6 +128,8 @@ class ConnectionTable:
         self._attachments: dict[Target, Attachment] = {}
         self.on_change: Callable[[Attachment, bool], None] = lambda attachment, connected: None
         """Told of each attachment that begins or ends; the registry writes it behind."""
+        self.on_ready: Callable[[Target], None] = lambda target: None
+        """Told when a target takes methods, or more of them: jobs that wait for it go on."""
 
     def __len__(self) -> int:
         return len(self._attachments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -11,6 +11,7 @@ from methodhub.core.access import Policy
 from methodhub.core.calls import MethodRequest, Outcome, Settle
 from methodhub.core.certificates.rules import CertificateAuthority
 from methodhub.core.identity import Identity, Target
+from methodhub.core.twins.model import Twin
 
 
 class CloseReason(StrEnum):
@@ -46,6 +47,10 @@ class DeviceConnection(Protocol):
 
     def deliver(self, rid: int, request: MethodRequest) -> None:
         """Hand the request to the device. Never raises: a connection that breaks ends through its own end."""
+        ...
+
+    def push_desired(self, version: int, patch: bytes) -> None:
+        """Tell the device of changed desired properties (`patch`: JSON), if it has asked to be told. Never raises."""
         ...
 
     def close(self, reason: CloseReason) -> None: ...
@@ -98,7 +103,16 @@ class CertificateExpected:
     """An identity was created, or changed, that proves itself by a certificate: listeners ask for one."""
 
 
-Event = TargetRevoked | PolicyChanged | AuthoritiesChanged | CertificateExpected
+@dataclass(frozen=True, slots=True)
+class DesiredChanged:
+    """A back end changed desired properties: the device's connection is told the patch, JSON with its `$version`."""
+
+    target: Target
+    version: int
+    patch: bytes
+
+
+Event = DesiredChanged | TargetRevoked | PolicyChanged | AuthoritiesChanged | CertificateExpected
 
 
 class Bus(Protocol):
@@ -143,6 +157,50 @@ class ConnectionRecord:
     last_activity_time: float
 
 
+@dataclass(frozen=True, slots=True)
+class InsertIdentity:
+    """Fails if the target exists, or for a module if its device does not."""
+
+    identity: Identity
+    twin: Twin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceIdentity:
+    """As `IdentityStore.replace`; fails if the row is gone or has another etag."""
+
+    identity: Identity
+    if_etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteIdentity:
+    """As `IdentityStore.delete`, with what belongs to it; fails if the row is gone or has another etag."""
+
+    target: Target
+    if_etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceTwin:
+    """As one of `HubStore.save_twins`; fails if the stored twin has another version or its identity is gone."""
+
+    twin: Twin
+    if_version: int
+
+
+Change = InsertIdentity | ReplaceIdentity | DeleteIdentity | ReplaceTwin
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryStatistics:
+    """How many devices there are; modules are not counted (`wire/service.md` 3.1)."""
+
+    total: int
+    enabled: int
+    disabled: int
+
+
 class IdentityStore(Protocol):
     """Rows of identities. Each method is one transaction; none decides meaning."""
 
@@ -177,9 +235,16 @@ class IdentityStore(Protocol):
         """After a start: whoever is recorded as connected is so no more."""
         ...
 
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        """Apply changes in their order, in one transaction; for each, whether its condition held. One that did not
+        leaves its own rows alone and stops no other."""
+        ...
+
+    async def statistics(self) -> RegistryStatistics: ...
+
 
 class HubStore(Protocol):
-    """The hub's own rows: policies, CA certificates and device sessions."""
+    """The hub's own rows: policies, CA certificates, device sessions and twins."""
 
     async def policies(self) -> list[Policy]: ...
 
@@ -204,3 +269,22 @@ class HubStore(Protocol):
     async def save_session(self, target: Target, generation_id: str, session: Session) -> None: ...
 
     async def delete_session(self, target: Target) -> None: ...
+
+    async def replace_policies(self, policies: Iterable[Policy]) -> None:
+        """Write these policies anew, and those that are new."""
+        ...
+
+    async def delete_policy(self, name: str) -> None: ...
+
+    async def secret(self, name: str, fresh: bytes) -> bytes:
+        """The hub's secret of this name: what was stored first, `fresh` if nothing was."""
+        ...
+
+    async def twins(self, targets: Sequence[Target]) -> list[Twin]:
+        """In the order of the targets; one that was never changed is fresh. It is not looked up if it exists."""
+        ...
+
+    async def save_twins(self, twins: Sequence[tuple[Twin, int]]) -> list[bool]:
+        """Write each twin if the stored one has the version given with it (FRESH_VERSION: or there is none), all in one
+        transaction. False for one that has another version, or whose identity is gone."""
+        ...

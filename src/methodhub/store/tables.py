@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
     Double,
     ForeignKeyConstraint,
     Index,
+    Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -17,7 +20,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The newest revision in `migrations/versions`. Revisions are numbers of four digits."""
 
 metadata = MetaData()
@@ -111,6 +114,107 @@ device_sessions = Table(
         name="device_sessions_identity",
         ondelete="CASCADE",
     ),
+)
+
+# A target without a row has the twin that every identity begins with.
+twins = Table(
+    "twins",
+    metadata,
+    Column("device_id", _Id, primary_key=True),
+    Column("module_id", _Id, primary_key=True),
+    Column("version", BigInteger, nullable=False),  # counts every change; the etag is made of it
+    # JSON objects as text
+    Column("tags", Text, nullable=False),
+    Column("desired", Text, nullable=False),
+    Column("desired_metadata", Text, nullable=False),
+    Column("desired_version", BigInteger, nullable=False),
+    Column("reported", Text, nullable=False),
+    Column("reported_metadata", Text, nullable=False),
+    Column("reported_version", BigInteger, nullable=False),
+    Column("model_id", Text),
+    ForeignKeyConstraint(
+        ["device_id", "module_id"],
+        ["identities.device_id", "identities.module_id"],
+        name="twins_identity",
+        ondelete="CASCADE",
+    ),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", _Id, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("query_condition", Text, nullable=False),
+    Column("created_time", Double, nullable=False),
+    Column("start_time", Double, nullable=False),
+    Column("end_time", Double),
+    Column("max_execution_seconds", Integer, nullable=False),
+    Column("work", LargeBinary, nullable=False),  # JSON: the method or the twin's update, as it was given
+    Column("options", Text, nullable=False),  # a JSON object: rate, concurrency, retry and so on
+    Column("failure_reason", Text),
+    Column("status_message", Text),
+    Column("selecting", Boolean, nullable=False),  # devices are still being chosen, behind these ids
+    Column("selected_device_id", _Id, nullable=False),
+    Column("selected_module_id", _Id, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    # How many of its devices are in each state: changed in the transactions that change their states.
+    Column("device_count", Integer, nullable=False),
+    Column("pending_count", Integer, nullable=False),
+    Column("running_count", Integer, nullable=False),
+    Column("succeeded_count", Integer, nullable=False),
+    Column("failed_count", Integer, nullable=False),
+    Column("canceled_count", Integer, nullable=False),
+)
+Index("jobs_status", jobs.c.status, jobs.c.start_time)
+
+device_jobs = Table(
+    "device_jobs",
+    metadata,
+    Column("job_id", _Id, primary_key=True),
+    Column("device_id", _Id, primary_key=True),
+    Column("module_id", _Id, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("created_time", Double, nullable=False),
+    Column("start_time", Double),
+    Column("end_time", Double),
+    Column("updated_time", Double, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", Double, nullable=False),  # when it may be tried; a device that is away waits for its connect
+    Column("lease_node", Text),  # the node that has it while it runs
+    Column("outcome_status", Integer),
+    Column("outcome_payload", LargeBinary),  # the answer's own bytes
+    Column("error_code", Text),
+    Column("error_description", Text),
+    ForeignKeyConstraint(["job_id"], ["jobs.job_id"], name="device_jobs_job", ondelete="CASCADE"),
+)
+Index("device_jobs_due", device_jobs.c.job_id, device_jobs.c.status, device_jobs.c.not_before)
+_PENDING = device_jobs.c.status == literal_column("'pending'")
+Index(
+    "device_jobs_pending",
+    device_jobs.c.device_id,
+    device_jobs.c.module_id,
+    sqlite_where=_PENDING,
+    postgresql_where=_PENDING,
+)
+_RUNNING = device_jobs.c.status == literal_column("'running'")
+Index("device_jobs_running", device_jobs.c.lease_node, sqlite_where=_RUNNING, postgresql_where=_RUNNING)
+
+# A node's leases hold as long as it is alive, by the database's clock.
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("node_id", _Id, primary_key=True),
+    Column("alive_until", Double, nullable=False),  # seconds since 1970, UTC
+)
+
+# What the hub signs with and never shows.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", _Id, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
 )
 
 # Read and written by Alembic too: its shape is Alembic's.

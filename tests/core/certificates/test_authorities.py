@@ -15,9 +15,9 @@ from methodhub.core.certificates.authorities import CertificateAuthorities
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.ports import AuthoritiesChanged, Event
 from methodhub.net.chains import verify_chain
-from methodhub.store.memory import MemoryHubStore, MemoryTables
 from tests.certificates import CA, Issued, authority, self_signed
 from tests.clock import ManualClock
+from tests.memory import MemoryHubStore, MemoryTables
 
 T = TypeVar("T")
 NOW = 1_800_000_000.0

@@ -1,0 +1,1 @@
+"""Device twins: what a back end and a device tell each other between calls."""

@@ -1,0 +1,152 @@
+"""The domain on its store: everything of a hub but its listeners, for a hub that runs and for its data offline."""
+
+from __future__ import annotations
+
+from methodhub import __version__
+from methodhub.api.services import ApiServices, HttpLimits, HubFacts
+from methodhub.bus.local import LocalBus
+from methodhub.config import Settings
+from methodhub.core.access import Policies, default_policies, is_still_valid
+from methodhub.core.certificates.authorities import CertificateAuthorities
+from methodhub.core.clock import Clock, SystemClock
+from methodhub.core.connections import Attachment, ConnectionTable, DeviceLimits
+from methodhub.core.deadlines import Deadlines
+from methodhub.core.methods import Methods
+from methodhub.core.ports import (
+    AuthoritiesChanged,
+    CloseReason,
+    Event,
+    TargetRevoked,
+)
+from methodhub.core.presence import Presence
+from methodhub.core.registry import Registry
+from methodhub.iothub.rest import MethodRules
+from methodhub.metrics import Metrics
+from methodhub.net.chains import verify_chain
+from methodhub.process import StartError
+from methodhub.server.certificates import ca_file
+from methodhub.store.database import Database, open_database
+from methodhub.store.hub import SqlHubStore
+from methodhub.store.identities import SqlIdentityStore
+from methodhub.store.schema import StoreError
+
+DATABASE_NAME = "methodhub.db"
+
+
+class Domain:
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.metrics = Metrics()
+        self.deadlines = Deadlines(self.clock.monotonic())
+        self.bus = LocalBus()
+        self.policies = Policies(frozenset(settings.hostname))
+        self.rules = MethodRules(
+            response_timeout_min=settings.response_timeout_min,
+            response_timeout_max=settings.response_timeout_max,
+            response_timeout_default=settings.response_timeout_default,
+            connect_timeout_max=settings.connect_timeout_max,
+            connect_timeout_default=settings.connect_timeout_default,
+            payload_limit=settings.payload_limit,
+            paste_invalid_answers=settings.paste_invalid_answers,
+        )
+        self.ready = False
+        self.https_port: int | None = None
+        self.mqtt_port: int | None = None
+        self.amqp_port: int | None = None
+        self._database: Database | None = None
+
+    async def open(self) -> None:
+        """Open the store and put the domain on it. Raises StartError."""
+        settings = self.settings
+        self._database = database = await self._open_database()
+        self.identity_store = SqlIdentityStore(database)
+        self.hub_store = SqlHubStore(database)
+        policies = await self.hub_store.policies()
+        if not policies:
+            await self.hub_store.insert_policies(default_policies())
+            policies = await self.hub_store.policies()
+        self.policies.load(policies)
+        self.table = ConnectionTable(
+            self.bus,
+            self.deadlines,
+            self.clock,
+            DeviceLimits(settings.device_open_calls, settings.device_unsent_bytes),
+            self.metrics,
+        )
+        self.registry = Registry(self.identity_store, self.bus, self.clock, settings.modules_per_device)
+        self.authorities = CertificateAuthorities(self.hub_store, self.bus, self.clock, verify_chain)
+        await self.authorities.load()
+        self.presence = Presence(self.table, self.identity_store, self.clock)
+        self.table.on_change = self._connection_changed
+        self.bus.subscribe(self._on_event)
+
+    async def _open_database(self) -> Database:
+        path = None if self.settings.in_memory else self.settings.data_dir / DATABASE_NAME
+        try:
+            return await open_database(path)
+        except (StoreError, OSError) as error:
+            raise StartError(f"The database {path} cannot be opened: {error}") from error
+
+    async def close(self) -> None:
+        """Let go of the store when what was begun is done."""
+        if self._database is not None:
+            await self._database.close()
+            self._database = None
+
+    def _connection_changed(self, attachment: Attachment, connected: bool) -> None:
+        self.presence.changed(attachment, connected)
+        if not connected:
+            self.registry.unpin(attachment.target)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, TargetRevoked):
+            self._revoke(event)
+        elif isinstance(event, AuthoritiesChanged):
+            for attachment in self.table:
+                if not self._is_still_valid(attachment):
+                    self.table.close(attachment.target, CloseReason.CREDENTIALS_CHANGED)
+
+    def _revoke(self, event: TargetRevoked) -> None:
+        """An identity was revoked: close what it holds, unless what let it in still does."""
+        if event.reason is CloseReason.CREDENTIALS_CHANGED:
+            attachment = self.table.get(event.target)
+            if attachment is not None and self._is_still_valid(attachment):
+                return
+        self.table.close(event.target, event.reason)
+        if event.reason is CloseReason.DELETED:
+            self.presence.forget(event.target)
+
+    def _is_still_valid(self, attachment: Attachment) -> bool:
+        identity = self.registry.in_memory(attachment.target)
+        return identity is not None and is_still_valid(
+            attachment.credential, identity.authentication, self.policies, self.authorities
+        )
+
+    def api_services(self, methods: Methods | None) -> ApiServices:
+        settings = self.settings
+        return ApiServices(
+            registry=self.registry,
+            presence=self.presence,
+            policies=self.policies,
+            authorities=self.authorities,
+            clock=self.clock,
+            metrics=self.metrics,
+            rules=self.rules,
+            limits=HttpLimits(
+                body=settings.http_body_limit,
+                keep_alive=settings.http_keep_alive,
+                request_seconds=settings.request_seconds,
+            ),
+            facts=lambda: HubFacts(
+                __version__,
+                settings.hostname,
+                self.https_port,
+                self.mqtt_port,
+                self.amqp_port,
+                str(ca_file(settings)),
+            ),
+            is_ready=lambda: self.ready,
+            deadlines=self.deadlines,
+            methods=methods,
+        )

@@ -1,0 +1,172 @@
+"""A running hub: the domain between its listeners and its store; start, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from methodhub.api.app import build_app
+from methodhub.api.http import HttpServer
+from methodhub.config import SOCKET_NAME, Settings
+from methodhub.core.clock import Clock
+from methodhub.core.methods import CallLimits, Methods
+from methodhub.core.ports import CloseReason
+from methodhub.core.presence import WRITE_INTERVAL
+from methodhub.device.installed import AMQP, MQTT, WITHOUT_AMQP, Factory, device_protocols
+from methodhub.device.services import DeviceServices
+from methodhub.net.listener import BindError, PreAuthenticationLimits
+from methodhub.net.listeners import Listeners, bind_https
+from methodhub.net.server_tls import ServerTls
+from methodhub.process import ReadyFacts, StartError
+from methodhub.server.background import Background, first_of
+from methodhub.server.certificates import CERTIFICATE_CHECK_INTERVAL, ServerCertificates, ca_file
+from methodhub.server.domain import Domain
+
+log = structlog.get_logger()
+
+
+class Hub(Domain):
+    """One hub: everything between its listeners and its store."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        super().__init__(settings, clock)
+        self._notes: list[str] = []
+        limits = PreAuthenticationLimits(
+            settings.pre_authentication_seconds,
+            settings.pre_authentication_bytes,
+            settings.pre_authentication_sockets,
+        )
+        self._listeners = Listeners(limits, self.deadlines, self.clock, settings.max_connections)
+        self._background = Background(self.clock, self.deadlines)
+
+    # --- start ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> ReadyFacts:
+        """Open, listen everywhere, be ready. Raises StartError, after which nothing is left open."""
+        try:
+            return await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> ReadyFacts:
+        settings = self.settings
+        await self.open()
+        await self.identity_store.disconnect_all(self.clock.wall())
+        self.methods = Methods(
+            self.registry, self.bus, self.deadlines, self.clock, CallLimits(settings.hub_open_calls), self.metrics
+        )
+        tls = await self._load_certificates()
+        services = self.api_services(self.methods)
+        app = build_app(services)
+        protocols = device_protocols(self._device_services())
+        await self._listen(tls, HttpServer(app, services, device_protocols=protocols), protocols)
+        await self._listen_to_administrator(HttpServer(app, services, administrator=True))
+        self._count_sockets()
+        self._background.run_clock()
+        self._background.every(WRITE_INTERVAL, self.presence.write)
+        self.ready = True
+        if settings.in_memory:
+            log.warning(
+                "in-memory hub: device sessions end with it; a device of the Python SDK does not subscribe again "
+                "after it reconnects to a restarted hub, and must be restarted, too"
+            )
+        return self._ready_facts()
+
+    async def _load_certificates(self) -> ServerTls | None:
+        settings = self.settings
+        if settings.plaintext:
+            self._notes.append("plaintext: no TLS on any port. For measurements on this machine only.")
+            return None
+        self.certificates = ServerCertificates(
+            settings, self.clock, self.authorities, self.identity_store, self._background
+        )
+        await self.certificates.load()
+        self.bus.subscribe(self.certificates.expect)
+        self._background.every(CERTIFICATE_CHECK_INTERVAL, self.certificates.renew)
+        return self.certificates.tls
+
+    def _device_services(self) -> DeviceServices:
+        return DeviceServices(
+            registry=self.registry,
+            policies=self.policies,
+            table=self.table,
+            store=self.hub_store,
+            deadlines=self.deadlines,
+            clock=self.clock,
+            metrics=self.metrics,
+            rules=self.rules,
+            authorities=self.authorities,
+        )
+
+    async def _listen(self, tls: ServerTls | None, https_server: HttpServer, protocols: dict[str, Factory]) -> None:
+        settings, listeners = self.settings, self._listeners
+        device_tls = tls.devices if tls is not None else None
+        https = listeners.add("https", https_server.connection, tls.https if tls is not None else None)
+        mqtt = listeners.add("mqtt", protocols[MQTT], device_tls)
+        try:
+            note = await bind_https(https, settings.bind, settings.https_port)
+            self._notes += [note] if note else []
+            self.https_port = https.addresses[0][1]
+            await mqtt.bind_tcp(settings.bind, settings.mqtt_port)
+            self.mqtt_port = mqtt.addresses[0][1]
+            if AMQP in protocols:
+                amqp = listeners.add("amqp", protocols[AMQP], device_tls)
+                await amqp.bind_tcp(settings.bind, settings.amqp_port)
+                self.amqp_port = amqp.addresses[0][1]
+            else:
+                self._notes.append(WITHOUT_AMQP)
+        except BindError as error:
+            raise StartError(str(error)) from error
+
+    async def _listen_to_administrator(self, server: HttpServer) -> None:
+        try:
+            await self._listeners.add("administration", server.connection).bind_unix(
+                self.settings.data_dir / SOCKET_NAME
+            )
+        except BindError as error:
+            raise StartError(str(error)) from error
+
+    def _ready_facts(self) -> ReadyFacts:
+        settings = self.settings
+        return ReadyFacts(
+            settings.hostname[0],
+            self.https_port or 0,
+            self.mqtt_port or 0,
+            self.amqp_port,
+            settings.data_dir,
+            settings.in_memory,
+            ca_file(settings),
+            tuple(self._notes),
+        )
+
+    def _count_sockets(self) -> None:
+        gauges = self.metrics.gauges
+        gauges["connected_targets"] = ("Devices and modules that are connected", lambda: len(self.table))
+        gauges["open_calls"] = ("Method calls that wait for their end", lambda: len(self.methods.open))
+        self._listeners.count(self.metrics)
+
+    # --- stop ----------------------------------------------------------------------------------------------------
+
+    async def stop(self, at_once: asyncio.Event | None = None) -> None:
+        """[HUB-stop] Take no more calls; let delivered ones finish within the grace period; close devices, then all.
+        `at_once`: set it to cut the grace period short."""
+        self.ready = False
+        self._listeners.stop_accepting()
+        grace_over = asyncio.Event()
+        self.deadlines.call_at(self.clock.monotonic() + self.settings.stop_grace, grace_over.set)
+        await first_of(self.methods.stop(), grace_over.wait(), *([at_once.wait()] if at_once else []))
+        self.table.close_all(CloseReason.STOPPING)
+        self._listeners.close_all()
+        await first_of(self._listeners.wait_closed(), *([at_once.wait()] if at_once else []))
+        await self.presence.write()
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of everything at once."""
+        self.ready = False
+        self._listeners.stop_accepting()
+        self._listeners.abort_all()
+        self._background.stop()
+        await super().close()

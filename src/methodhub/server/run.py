@@ -1,0 +1,71 @@
+"""Running a hub as a process, and its administrator's routes where none runs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+import uvloop
+from starlette.types import ASGIApp
+
+from methodhub.api.app import administrator_app, build_app
+from methodhub.config import Settings
+from methodhub.net.certificates import CertificateError, ensure_authority
+from methodhub.process import DataDirectory, ReadyFacts, StartError, calm_the_collector, raise_file_limit
+from methodhub.server.domain import Domain
+from methodhub.server.hub import Hub
+
+log = structlog.get_logger()
+
+
+def serve(settings: Settings, on_ready: Callable[[ReadyFacts], None]) -> int:
+    """Run a hub until SIGTERM or SIGINT. Returns the exit code. Raises StartError."""
+    raise_file_limit()
+    directory = DataDirectory(settings.data_dir)
+    try:
+        return uvloop.run(_serve(settings, on_ready))
+    finally:
+        directory.release()
+
+
+async def _serve(settings: Settings, on_ready: Callable[[ReadyFacts], None]) -> int:
+    loop = asyncio.get_running_loop()
+    stop, at_once = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (at_once if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    hub = Hub(settings)
+    facts = await hub.start()
+    calm_the_collector()
+    on_ready(facts)
+    sys.stdout.flush()
+    await stop.wait()
+    log.info("stopping", open_calls=len(hub.methods.open), connected=len(hub.table))
+    await hub.stop(at_once)
+    return 0
+
+
+@asynccontextmanager
+async def offline_api(data_dir: Path) -> AsyncIterator[ASGIApp]:
+    """The administrator's routes on the data itself, where no hub runs. Raises StartError."""
+    directory = DataDirectory(data_dir)
+    settings = Settings(data_dir=data_dir)
+    domain = Domain(settings)
+    try:
+        await domain.open()
+        try:
+            ensure_authority(data_dir, domain.clock.wall())
+        except (CertificateError, OSError) as error:
+            raise StartError(f"The authority cannot be used: {error}") from error
+        yield administrator_app(build_app(domain.api_services(None)))
+    finally:
+        await domain.close()
+        directory.release()
