@@ -363,6 +363,12 @@ class AmqpConnection(EventConnection[Event]):
             self._flush()
         return sent
 
+    def reply(self, link: int, message: bytes) -> None:
+        """Pre-settled; waits for the peer's credit."""
+        self._reply(link, message)
+        if not self._sequence.is_waiting:
+            self._flush()
+
     def _reply(self, link: int, message: bytes) -> None:
         waiting = self._replies.get(link)
         if waiting is None and self._protocol.send(link, message):
@@ -425,5 +431,6 @@ class AmqpConnection(EventConnection[Event]):
             status, version, body = entry.twin.patch_reported(body_bytes(message.body))
         else:
             status = 200 if operation in {"PUT", "DELETE"} else 400
+            entry.wants_desired = operation == "PUT"
         if entry.twin_link is not None:
             self._reply(entry.twin_link, encode_message(twin_reply(message.correlation_id, status, version, body)))

@@ -10,8 +10,16 @@ from methodhub.core.calls import MethodRequest
 from methodhub.core.connections import Attachment, connection_closed
 from methodhub.core.identity import Target
 from methodhub.core.ports import CloseReason
-from methodhub.iothub.amqp import CLOSE_CONDITIONS, METHOD_NAME, Node, correlation_id, uuid_prefix
+from methodhub.iothub.amqp import (
+    CLOSE_CONDITIONS,
+    DESIRED_NOTIFICATIONS,
+    METHOD_NAME,
+    Node,
+    correlation_id,
+    uuid_prefix,
+)
 from methodhub.iothub.twin import EmptyTwin
+from methodhub.wire.amqp.codec import Long
 from methodhub.wire.amqp.messages import AmqpValue, Message, MessageId, encode_message
 
 if TYPE_CHECKING:
@@ -34,6 +42,7 @@ class AmqpTarget:
         "twin",
         "twin_link",
         "uuid_prefix",
+        "wants_desired",
     )
 
     def __init__(self, connection: AmqpConnection, target: Target) -> None:
@@ -47,6 +56,7 @@ class AmqpTarget:
         """Where it answers them."""
         self.twin_link: int | None = None
         self.had_credit = False
+        self.wants_desired = False
         self.twin = EmptyTwin()
         self.uuid_prefix = uuid_prefix(secrets.randbits(96))
         self._queue: deque[tuple[int, bytes]] = deque()
@@ -73,6 +83,10 @@ class AmqpTarget:
         self._queued_bytes += len(message)
         self.send_queued()
 
+    def push_desired(self, version: int, patch: bytes) -> None:
+        if self.twin_link is not None and self.wants_desired:
+            self._connection.reply(self.twin_link, encode_message(desired_notification(version, patch)))
+
     def close(self, reason: CloseReason) -> None:
         self._connection.drop_target(self, *CLOSE_CONDITIONS[reason], reason)
 
@@ -95,6 +109,7 @@ class AmqpTarget:
         self.links.pop(link, None)
         if link == self.twin_link:
             self.twin_link = None
+            self.wants_desired = False
         if link not in {self.request_link, self.response_link}:
             return
         if link == self.request_link:
@@ -121,3 +136,8 @@ def twin_reply(correlation: MessageId | None, status: int, version: int | None, 
     if version is not None:
         annotations["version"] = version
     return Message(body=body, correlation_id=correlation, annotations=annotations)
+
+
+def desired_notification(version: int, patch: bytes) -> Message:
+    """Without a correlation-id: by that alone devices tell it from an answer."""
+    return Message(body=patch, annotations={"resource": DESIRED_NOTIFICATIONS, "version": Long(version)})

@@ -19,12 +19,14 @@ from methodhub.device.connection import EventConnection
 from methodhub.device.services import DeviceServices
 from methodhub.iothub.mqtt import (
     ALL_METHODS,
+    DESIRED_PROPERTIES,
     MAX_SUBSCRIPTIONS,
     TWIN_RESPONSES,
     MethodAnswer,
     Other,
     TwinGet,
     TwinPatch,
+    desired_topic,
     filter_takes_method,
     is_known_filter,
     is_method_filter,
@@ -316,7 +318,17 @@ class MqttConnection(EventConnection[Event]):
         return self._stream.get_write_buffer_size() + (sum(map(len, self._held)) if self._held else 0)
 
     def deliver(self, rid: int, request: MethodRequest) -> None:
-        data = serialize_publish(method_topic(request.method_name, rid), request.payload or b"")
+        self._send(serialize_publish(method_topic(request.method_name, rid), request.payload or b""))
+
+    def push_desired(self, version: int, patch: bytes) -> None:
+        """At QoS 0, whatever was granted: a device that missed one reads its twin when it comes back."""
+        if self._stream.is_closing() or not any(name == DESIRED_PROPERTIES for name, _ in self._filters):
+            return
+        self._send(serialize_publish(desired_topic(version), patch))
+        if self.unsent_bytes() > self._services.table.limits.unsent_bytes:
+            self._end_slow_reader()
+
+    def _send(self, data: bytes) -> None:
         if self._held is not None:
             self._held.append(data)
         else:

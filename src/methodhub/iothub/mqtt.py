@@ -14,6 +14,7 @@ from methodhub.core.identity import ID_PATTERN, Target
 METHOD_FILTER_ROOT = "$iothub/methods/POST/"
 ALL_METHODS = "$iothub/methods/POST/#"
 TWIN_RESPONSES = "$iothub/twin/res/#"
+DESIRED_PROPERTIES = "$iothub/twin/PATCH/properties/desired/#"
 MAX_SUBSCRIPTIONS = 50
 """Filters of one session. The documents say 5 and do not enforce it; a bound there must be."""
 
@@ -69,10 +70,7 @@ def is_known_filter(topic_filter: str, target: Target) -> bool:
     """Whether the hub grants this filter; it closes the connection on any other (`wire/device.md` 1.8)."""
     if topic_filter.startswith(METHOD_FILTER_ROOT):
         return True
-    if topic_filter in {
-        "$iothub/twin/res/#",
-        "$iothub/twin/PATCH/properties/desired/#",
-    }:
+    if topic_filter in {TWIN_RESPONSES, DESIRED_PROPERTIES}:
         return True
     root = f"devices/{target.device_id}/"
     if target.module_id:
@@ -108,6 +106,10 @@ def method_topic(method_name: str, rid: int) -> bytes:
 def twin_response_topic(status: int, rid: str, version: int | None = None) -> bytes:
     text = f"$iothub/twin/res/{status}/?$rid={rid}"
     return (text if version is None else f"{text}&$version={version}").encode()
+
+
+def desired_topic(version: int) -> bytes:
+    return f"$iothub/twin/PATCH/properties/desired/?$version={version}".encode()
 
 
 # --- what a device publishes -------------------------------------------------------------------------------------
