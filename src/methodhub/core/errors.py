@@ -12,23 +12,27 @@ class ErrorCode(IntEnum):
     InvalidProtocolVersion = 400001
     ArgumentInvalid = 400004
     IotHubFormatError = 400006
+    RequestTimedOut = 400024
     ConnectionForcefullyClosedOnNewConnection = 400027
     IotHubUnauthorizedAccess = 401002
     DeviceMaximumInflightMethodExceeded = 403800
     GenericNotFound = 404000
     DeviceNotFound = 404001
+    JobNotFound = 404002
     ModuleNotFound = 404010
     DeviceNotOnline = 404103
     DeviceConnectionClosedRemotely = 404104
     GenericMethodNotAllowed = 405000
     GenericConflict = 409000
     DeviceAlreadyExists = 409001
+    JobAlreadyExists = 409104
     ModuleAlreadyExistsOnDevice = 409301
     PreconditionFailed = 412001
     MessageTooLarge = 413001
     TooManyModulesOnDevice = 413003
     GenericUnsupportedMediaType = 415000
     ThrottlingException = 429001
+    ThrottlingMaxActiveJobCountExceeded = 429004
     ServerError = 500001
     InvalidDeviceResponse = 502000
     ServiceUnavailable = 503001
@@ -45,6 +49,8 @@ MEANINGS: dict[ErrorCode, str] = {
     "?api-version=2021-04-12.",
     ErrorCode.ArgumentInvalid: "A value is missing, outside its range or too large. The message names it.",
     ErrorCode.IotHubFormatError: "The body is not the JSON that this route expects. The message says where.",
+    ErrorCode.RequestTimedOut: "The job's time ended before the device's turn came; the device was not called. Give "
+    "the job more time, or a higher rate.",
     ErrorCode.ConnectionForcefullyClosedOnNewConnection: "The device connected again while the call was open, which "
     "closed the connection that had received it. The device may have acted; ask it before you repeat the call.",
     ErrorCode.IotHubUnauthorizedAccess: "The credential is missing, wrong, expired, or lacks the right that this "
@@ -54,6 +60,7 @@ MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.GenericNotFound: "There is no such route, or nothing of that name. Compare the path with the "
     "reference of routes.",
     ErrorCode.DeviceNotFound: "No device has this id, or the device is disabled. Create it, or enable it.",
+    ErrorCode.JobNotFound: "There is no job of this id. Ended jobs are kept for job_retention_days.",
     ErrorCode.ModuleNotFound: "The device exists, but it has no module of this id. Create the module.",
     ErrorCode.DeviceNotOnline: "The device was not connected, or had not subscribed to this method, within the connect "
     "timeout. Start the device, or give the call a connect timeout.",
@@ -62,6 +69,7 @@ MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.GenericMethodNotAllowed: "The route exists, but not for this HTTP verb.",
     ErrorCode.GenericConflict: "Something of this name exists already. Remove it first, or choose another name.",
     ErrorCode.DeviceAlreadyExists: "A device of this id exists. To change it, send If-Match with its etag or *.",
+    ErrorCode.JobAlreadyExists: "A job of this id exists; ids of ended jobs are taken, too. Choose another.",
     ErrorCode.ModuleAlreadyExistsOnDevice: "The device has a module of this id. To change it, send If-Match with its "
     "etag or *.",
     ErrorCode.PreconditionFailed: "If-Match names another version than the stored one. Read the identity again and "
@@ -70,6 +78,8 @@ MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.TooManyModulesOnDevice: "The device holds as many modules as one device may have.",
     ErrorCode.GenericUnsupportedMediaType: "The Content-Encoding is not understood. Send gzip, or no encoding.",
     ErrorCode.ThrottlingException: "The hub holds as many open calls as it accepts. Wait, then call again.",
+    ErrorCode.ThrottlingMaxActiveJobCountExceeded: "As many jobs run or wait to run as may at once. Wait until one "
+    "has ended, or cancel one.",
     ErrorCode.ServerError: "The hub failed in a way that it did not expect. Its log has the details under the "
     "tracking id; please report it.",
     ErrorCode.InvalidDeviceResponse: "The device answered with something that is no valid result: not exactly one JSON "
