@@ -38,6 +38,12 @@ class FakeHub:
             "running": https_port is not None,
         }
         self.etags = 0
+        self.script: dict[tuple[str, str], list[Response]] = {}
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+
+    def says(self, method: str, path: str, *answers: Response) -> None:
+        """From now on each request of this verb and path gets the next of these answers."""
+        self.script[method, path] = list(answers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -50,6 +56,10 @@ class FakeHub:
         await response(scope, receive, send)
 
     def answer(self, request: Request, path: list[str], body: bytes) -> Response:
+        scripted = self.script.get((request.method, "/".join(path)))
+        if scripted is not None:
+            self.asked.append((request.method, "/".join(path), dict(request.headers), body))
+            return scripted.pop(0)
         match [request.method, *path]:
             case ["GET", "admin", "hub"]:
                 return JSONResponse(self.facts)

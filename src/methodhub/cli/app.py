@@ -15,6 +15,10 @@ from methodhub import __version__
 from methodhub.cli.certificates import authority_app
 from methodhub.cli.credentials import connection_string, policy_app, sas_token
 from methodhub.cli.exit_codes import ExitCode, Failure
+from methodhub.cli.fleet.imports import device_import
+from methodhub.cli.fleet.jobs import job_app
+from methodhub.cli.fleet.queries import query
+from methodhub.cli.fleet.twins import twin_app
 from methodhub.cli.identities import device_app, module_app
 from methodhub.cli.invoke import invoke
 from methodhub.cli.options import DataDir, Json, note, print_json
@@ -54,13 +58,17 @@ def version(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 app.command(cls=SettingsCommand, epilog="Example: methodhub serve --hostname hub.example --bind 0.0.0.0")(serve)
+device_app.command("import", epilog="Example: methodhub device import devices.csv")(device_import)
 app.add_typer(device_app, name="device")
 app.add_typer(module_app, name="module")
+app.add_typer(twin_app, name="twin")
+app.add_typer(job_app, name="job")
 app.add_typer(policy_app, name="policy")
 app.add_typer(authority_app, name="ca-certificate")
 app.command(epilog="Example: methodhub connection-string --policy service")(connection_string)
 app.command(epilog="Example: methodhub sas-token --policy service --duration 600")(sas_token)
 app.command(epilog="""Example: methodhub invoke thermostat-1 reboot --payload '{"delay": 5}'""")(invoke)
+app.command(epilog="""Example: methodhub query "SELECT deviceId FROM devices WHERE tags.site = 'north'\"""")(query)
 app.command(epilog="Example: methodhub ca --pem > methodhub-ca.pem")(ca)
 app.command(epilog="Example: methodhub version --json")(version)
 

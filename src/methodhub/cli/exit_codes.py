@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     REFUSED = 5
     NO_HUB = 6
     NOT_REACHED = 7
+    PARTLY = 8
     INTERRUPTED = 130
 
 
@@ -25,22 +26,28 @@ EXIT_MEANINGS: dict[ExitCode, str] = {
     ExitCode.DONE: "Done. For `invoke`: the device answered, whatever status it gave.",
     ExitCode.UNEXPECTED: "Something failed that should not; please report it.",
     ExitCode.USAGE: "The command line, a setting, or a payload is wrong. Nothing was changed.",
-    ExitCode.NOT_FOUND: "There is no such device, module, policy or CA certificate. A disabled device counts as absent "
-    "for `invoke`.",
+    ExitCode.NOT_FOUND: "There is no such device, module, job, policy or CA certificate. A disabled device counts as "
+    "absent for `invoke`.",
     ExitCode.CONFLICT: "It exists already, or someone else changed it meanwhile.",
     ExitCode.REFUSED: "The hub refused the request, or failed at it.",
     ExitCode.NO_HUB: "No hub is running, it cannot start, it is stopping, or its data cannot be opened.",
     ExitCode.NOT_REACHED: "The device was not reached, or gave no valid answer in time.",
+    ExitCode.PARTLY: "Done in part: a job ended without success on every device, or the hub refused some identities "
+    "of an import. What succeeded stays.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
 }
 
 _EXIT_OF: dict[ErrorCode, ExitCode] = {
     ErrorCode.DeviceNotFound: ExitCode.NOT_FOUND,
     ErrorCode.ModuleNotFound: ExitCode.NOT_FOUND,
+    ErrorCode.JobNotFound: ExitCode.NOT_FOUND,
     ErrorCode.GenericNotFound: ExitCode.NOT_FOUND,
+    ErrorCode.JobNotFound: ExitCode.NOT_FOUND,
     ErrorCode.GenericConflict: ExitCode.CONFLICT,
     ErrorCode.DeviceAlreadyExists: ExitCode.CONFLICT,
+    ErrorCode.JobAlreadyExists: ExitCode.CONFLICT,
     ErrorCode.ModuleAlreadyExistsOnDevice: ExitCode.CONFLICT,
+    ErrorCode.JobAlreadyExists: ExitCode.CONFLICT,
     ErrorCode.PreconditionFailed: ExitCode.CONFLICT,
     ErrorCode.ServiceUnavailable: ExitCode.NO_HUB,
     ErrorCode.DeviceNotOnline: ExitCode.NOT_REACHED,

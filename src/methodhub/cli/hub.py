@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -25,6 +25,8 @@ T = TypeVar("T")
 API_VERSION = "2021-04-12"
 _ORIGIN = "http://localhost"
 _CONNECT_SECONDS = 10
+PAGE = 500
+"""Items of one page."""
 
 
 def escape(segment: str) -> str:
@@ -38,30 +40,40 @@ class Hub:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def send(
-        self, method: str, *path: str, content: bytes | None = None, etag: str | None = None, **query: str
-    ) -> bytes:
-        """The body of the answer. `path` holds unescaped segments; `etag` goes into If-Match."""
+    async def exchange(
+        self,
+        method: str,
+        *path: str,
+        content: bytes | None = None,
+        etag: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **query: str,
+    ) -> httpx.Response:
+        """The answer, whatever it is. `path` holds unescaped segments; `etag` goes into If-Match."""
         import httpx
 
-        headers = {"Content-Type": "application/json; charset=utf-8"} if content is not None else {}
+        sent = dict(headers or {})
+        if content is not None:
+            sent["Content-Type"] = "application/json; charset=utf-8"
         if etag is not None:
-            headers["If-Match"] = f'"{etag}"'
+            sent["If-Match"] = f'"{etag}"'
         try:
-            response = await self._client.request(
-                method,
-                f"{_ORIGIN}/{'/'.join(map(escape, path))}",
-                params={"api-version": API_VERSION, **query},
-                content=content,
-                headers=headers,
+            return await self._client.request(
+                method, _url(path), params={"api-version": API_VERSION, **query}, content=content, headers=sent
             )
         except httpx.TransportError as error:
             raise Failure(
                 ExitCode.NO_HUB,
                 f"the hub ended before it answered ({type(error).__name__}); it may have acted",
             ) from None
+
+    async def send(
+        self, method: str, *path: str, content: bytes | None = None, etag: str | None = None, **query: str
+    ) -> bytes:
+        """The body of an answer that says yes."""
+        response = await self.exchange(method, *path, content=content, etag=etag, headers=None, **query)
         if not response.is_success:
-            raise _failure(response)
+            raise failure_of(response)
         return response.content
 
     async def call(self, method: str, *path: str, body: object = None, etag: str | None = None, **query: str) -> Any:
@@ -70,8 +82,41 @@ class Hub:
         answer = await self.send(method, *path, content=content, etag=etag, **query)
         return json.loads(answer) if answer else None
 
+    async def pages(
+        self, method: str, *path: str, content: bytes | None = None, **query: str
+    ) -> AsyncIterator[tuple[str, list[Any]]]:
+        """Item type and items of each page, until no continuation comes (`wire/service.md` 4.3, 5)."""
+        headers = {"x-ms-max-item-count": str(PAGE)}
+        while True:
+            response = await self.exchange(method, *path, content=content, etag=None, headers=headers, **query)
+            if not response.is_success:
+                raise failure_of(response)
+            yield response.headers.get("x-ms-item-type", ""), response.json()
+            if "x-ms-continuation" not in response.headers:
+                return
+            headers["x-ms-continuation"] = response.headers["x-ms-continuation"]
 
-def _failure(response: httpx.Response) -> Failure:
+    async def events(self, *path: str) -> AsyncIterator[Any]:
+        """The data of each server-sent event, until the hub ends them. or itself ends."""
+        import httpx
+
+        try:
+            async with self._client.stream("GET", _url(path), params={"api-version": API_VERSION}) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise failure_of(response)
+                async for line in response.aiter_lines():
+                    if line.startswith("data:"):
+                        yield json.loads(line.removeprefix("data:"))
+        except httpx.TransportError:
+            return
+
+
+def _url(path: tuple[str, ...]) -> str:
+    return f"{_ORIGIN}/{'/'.join(map(escape, path))}"
+
+
+def failure_of(response: httpx.Response) -> Failure:
     """What an error answer says, in either of the two formats (`wire/service.md` 1.7)."""
     name = response.headers.get("iothub-errorcode", "")
     try:
