@@ -130,6 +130,9 @@ class Settings(BaseSettings):
     hub_open_calls: int = whole(
         100_000, 1, 10_000_000, "calls", "Open calls of the whole hub; a further one is refused with 429001."
     )
+    max_devices: int = whole(
+        1_000_000, 1, 100_000_000, "devices", "Devices that the hub may hold; a further one is refused with 403002."
+    )
     modules_per_device: int = whole(50, 1, 10_000, "modules", "Modules that one device may have.")
     http_body_limit: int = whole(
         262_144, 1024, 16 * 1024 * 1024, "bytes", "Largest body of an HTTP request, also after it is unpacked."

@@ -10,11 +10,19 @@ class ErrorCode(IntEnum):
 
     GenericBadRequest = 400000
     InvalidProtocolVersion = 400001
+    InvalidOperation = 400003
     ArgumentInvalid = 400004
     IotHubFormatError = 400006
+    DeviceDefinedMultipleTimes = 400011
+    BulkRegistryOperationFailure = 400013
     RequestTimedOut = 400024
     ConnectionForcefullyClosedOnNewConnection = 400027
+    InvalidDeviceScope = 400028
+    InvalidPolicyKey = 400035
+    BulkRegenerateDeviceKeyOperationFailure = 400036
     IotHubUnauthorizedAccess = 401002
+    IotHubQuotaExceeded = 403002
+    OperationNotAvailableInCurrentTier = 403010
     DeviceMaximumInflightMethodExceeded = 403800
     GenericNotFound = 404000
     DeviceNotFound = 404001
@@ -29,9 +37,12 @@ class ErrorCode(IntEnum):
     ModuleAlreadyExistsOnDevice = 409301
     PreconditionFailed = 412001
     MessageTooLarge = 413001
+    TooManyDevices = 413002
     TooManyModulesOnDevice = 413003
     GenericUnsupportedMediaType = 415000
     ThrottlingException = 429001
+    ThrottleBacklogLimitExceeded = 429002
+    ThrottlingBacklogTimeout = 429003
     ThrottlingMaxActiveJobCountExceeded = 429004
     ServerError = 500001
     InvalidDeviceResponse = 502000
@@ -47,14 +58,25 @@ MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.GenericBadRequest: "The request could not be understood. Correct it; sending it again will not help.",
     ErrorCode.InvalidProtocolVersion: "The query parameter api-version is missing or malformed. Add one, such as "
     "?api-version=2021-04-12.",
+    ErrorCode.InvalidOperation: "The hub cannot do this, or not in the state that it finds. The message says why.",
     ErrorCode.ArgumentInvalid: "A value is missing, outside its range or too large. The message names it.",
     ErrorCode.IotHubFormatError: "The body is not the JSON that this route expects. The message says where.",
+    ErrorCode.DeviceDefinedMultipleTimes: "One bulk request names this device or module more than once. Name it once; "
+    "nothing was done to it.",
+    ErrorCode.BulkRegistryOperationFailure: "Some items of a bulk request failed; the others were done. The result "
+    "names each that failed, and why.",
     ErrorCode.RequestTimedOut: "The job's time ended before the device's turn came; the device was not called. Give "
     "the job more time, or a higher rate.",
     ErrorCode.ConnectionForcefullyClosedOnNewConnection: "The device connected again while the call was open, which "
     "closed the connection that had received it. The device may have acted; ask it before you repeat the call.",
+    ErrorCode.InvalidDeviceScope: "deviceScope or parentScopes holds something that they may not.",
+    ErrorCode.InvalidPolicyKey: "policyKey names no key. It is primaryKey, secondaryKey or both.",
+    ErrorCode.BulkRegenerateDeviceKeyOperationFailure: "No key was regenerated. The result says for each device why.",
     ErrorCode.IotHubUnauthorizedAccess: "The credential is missing, wrong, expired, or lacks the right that this "
     "route demands. The hub's log names the reason.",
+    ErrorCode.IotHubQuotaExceeded: "The hub holds as many devices as it may. Delete some, or raise max_devices.",
+    ErrorCode.OperationNotAvailableInCurrentTier: "The hub was started as one of the basic tier, which has no direct "
+    "methods and no jobs. Start it without tier = basic.",
     ErrorCode.DeviceMaximumInflightMethodExceeded: "The device has too many unanswered calls, or too many bytes that "
     "it has not read yet. Wait for answers before you call again.",
     ErrorCode.GenericNotFound: "There is no such route, or nothing of that name. Compare the path with the "
@@ -75,11 +97,16 @@ MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.PreconditionFailed: "If-Match names another version than the stored one. Read the identity again and "
     "repeat your change on it.",
     ErrorCode.MessageTooLarge: "The body is larger than this route takes.",
+    ErrorCode.TooManyDevices: "A request names more devices than one request may. Send several.",
     ErrorCode.TooManyModulesOnDevice: "The device holds as many modules as one device may have.",
     ErrorCode.GenericUnsupportedMediaType: "The Content-Encoding is not understood. Send gzip, or no encoding.",
     ErrorCode.ThrottlingException: "The hub holds as many open calls as it accepts. Wait, then call again.",
     ErrorCode.ThrottlingMaxActiveJobCountExceeded: "As many jobs run or wait to run as may at once. Wait until one "
     "has ended, or cancel one.",
+    ErrorCode.ThrottleBacklogLimitExceeded: "More is asked of the hub than its throttle lets pass, and as many "
+    "requests as may wait do so already. Wait, then try again.",
+    ErrorCode.ThrottlingBacklogTimeout: "More is asked of the hub than its throttle lets pass, and the turn of this "
+    "request would have come too late. Nothing was done; wait, then try again.",
     ErrorCode.ServerError: "The hub failed in a way that it did not expect. Its log has the details under the "
     "tracking id; please report it.",
     ErrorCode.InvalidDeviceResponse: "The device answered with something that is no valid result: not exactly one JSON "

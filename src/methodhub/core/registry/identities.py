@@ -1,47 +1,41 @@
-"""The identity registry: the rules of creating, changing and deleting identities, and their copies in memory, so
-that a call touches no store."""
+"""The identity registry: single changes of identities, and their copies in memory, so that a call touches no store."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-import secrets
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
 
-from methodhub.core.access import generate_key
 from methodhub.core.clock import Clock
 from methodhub.core.errors import ErrorCode, HubError
-from methodhub.core.identity import ID_PATTERN, ID_RULE, Authentication, AuthenticationType, Identity, Target
+from methodhub.core.identity import Identity, Target
 from methodhub.core.ports import Bus, CertificateExpected, CloseReason, IdentityStore, TargetRevoked
+from methodhub.core.registry.capacity import MAX_DEVICES, Capacity
+from methodhub.core.registry.rules import (
+    already_exists,
+    changed,
+    check_active,
+    check_if_match,
+    device_not_found,
+    lost_a_credential,
+    made,
+    not_found,
+    precondition_failed,
+)
 
 CACHE_SIZE = 20_000
 """Identities kept beside those of connected targets; as many unknown ids."""
 
-_THUMBPRINT = re.compile(r"[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}")
-_MAX_TEXT = 128
-
-
-def device_not_found(target: Target) -> HubError:
-    return HubError(
-        ErrorCode.DeviceNotFound, f"Device {target.device_id} is not registered, or is disabled.", reason=None
-    )
-
-
-def module_not_found(target: Target) -> HubError:
-    return HubError(
-        ErrorCode.ModuleNotFound, f"Module {target.module_id} is not registered on device {target.device_id}."
-    )
-
-
-def not_found(target: Target) -> HubError:
-    return module_not_found(target) if target.module_id else device_not_found(target)
-
 
 class Registry:
-    def __init__(self, store: IdentityStore, bus: Bus, clock: Clock, modules_per_device: int = 50) -> None:
+    def __init__(
+        self,
+        store: IdentityStore,
+        bus: Bus,
+        clock: Clock,
+        modules_per_device: int = 50,
+        max_devices: int = MAX_DEVICES,
+    ) -> None:
+        self.capacity = Capacity(store, max_devices)
         self._store = store
         self._bus = bus
         self._clock = clock
@@ -149,63 +143,62 @@ class Registry:
     # --- writing -------------------------------------------------------------------------------------------------
 
     async def create(self, identity: Identity) -> Identity:
-        """Store a new identity, with keys where it has none. Raises 400004, 404001, 409001, 409301, 413003."""
+        """Store a new identity, with keys where it has none.
+
+        Raises 400004, 400028, 403002, 404001, 409001, 409301, 413003.
+        """
         target = identity.target
-        check_identity(identity)
+        created = made(identity)
         if target.module_id:
             await self._check_room_for_module(target)
-        created = replace(
-            identity,
-            authentication=complete(identity.authentication),
-            generation_id=str(secrets.randbelow(9 * 10**17) + 10**17),
-            etag=new_etag(),
-        )
+        else:
+            await self.capacity.take(1)
         if not await self._store.insert(created):
-            if target.module_id:
-                raise HubError(
-                    ErrorCode.ModuleAlreadyExistsOnDevice, f"Module {target.module_id} exists on {target.device_id}."
-                )
-            raise HubError(ErrorCode.DeviceAlreadyExists, target.device_id)
-        self._forget(target)
-        self._tell_certificate(created)
+            raise already_exists(target)
+        self.was_created(created)
         return created
 
+    def was_created(self, created: Identity) -> None:
+        """Tell whoever must know of an identity that was just stored."""
+        self._forget(created.target)
+        self._tell_certificate(created)
+
     async def _check_room_for_module(self, target: Target) -> None:
-        modules = await self.modules(target.device_id)
-        if len(modules) >= self._modules_per_device:
+        self.check_room(target.device_id, len(await self.modules(target.device_id)))
+
+    def check_room(self, device_id: str, modules: int) -> None:
+        """Whether a device that has this many modules may have one more. Raises 413003."""
+        if modules >= self._modules_per_device:
             raise HubError(
                 ErrorCode.TooManyModulesOnDevice,
-                f"Device {target.device_id} has {len(modules)} modules of at most {self._modules_per_device}.",
+                f"Device {device_id} has {modules} modules of at most {self._modules_per_device}.",
             )
 
     async def update(self, identity: Identity, if_match: str | None) -> Identity:
         """Write an identity anew. `if_match` is an etag, or None for any. Keys that are missing stay as they were.
 
-        Raises 400004, 404001, 404010, 412001. What used a credential that is no longer valid is closed.
+        Raises 400004, 400028, 404001, 404010, 412001. What used a credential that is no longer valid is closed.
         """
         target = identity.target
         current = await self.read(target)
         check_if_match(current, if_match)
-        check_identity(identity)
-        changed = replace(
-            identity,
-            authentication=complete(identity.authentication, current.authentication),
-            generation_id=current.generation_id,
-            etag=new_etag(),
-            status_updated_time=current.status_updated_time
-            if identity.enabled == current.enabled
-            else self._clock.wall(),
-        )
-        if not await self._store.replace(changed, current.etag):
+        new = changed(identity, current, self._clock.wall())
+        if not await self._store.replace(new, current.etag):
             raise precondition_failed(current, if_match)
+        await self.was_changed(current, new)
+        return new
+
+    async def was_changed(self, old: Identity, new: Identity) -> None:
+        """Tell whoever must know of a change that was just stored. What used a credential that is no longer valid is
+        closed."""
+        target = new.target
         self._changes += 1
-        self._remember(target, changed)
-        if not changed.enabled:
+        self._remember(target, new)
+        if not new.enabled:
             await self._revoke_with_modules(target, CloseReason.DISABLED)
-        elif lost_a_credential(current.authentication, changed.authentication):
+        elif lost_a_credential(old.authentication, new.authentication):
             self._bus.publish(TargetRevoked(target, CloseReason.CREDENTIALS_CHANGED))
-        self._tell_certificate(changed)
-        return changed
+        self._tell_certificate(new)
 
     def _tell_certificate(self, written: Identity) -> None:
         if written.authentication.type.is_certificate:
@@ -218,6 +211,10 @@ class Registry:
         gone = await self._store.delete(target, current.etag)
         if gone is None:
             raise precondition_failed(current, if_match)
+        self.were_deleted(gone)
+
+    def were_deleted(self, gone: Sequence[Target]) -> None:
+        """Tell whoever must know of identities that were just deleted."""
         for each in gone:
             self._forget(each)
         for each in gone:
@@ -227,89 +224,3 @@ class Registry:
         modules = [] if target.module_id else await self._store.modules(target.device_id)
         for each in (target, *(module.target for module in modules)):
             self._bus.publish(TargetRevoked(each, reason))
-
-
-def check_active(target: Target, identity: Identity | None, device: Identity | None) -> HubError | None:
-    if device is None or not device.enabled:
-        return device_not_found(target)
-    if identity is None:
-        return module_not_found(target)
-    return None if identity.enabled else device_not_found(target)
-
-
-def check_if_match(current: Identity, if_match: str | None) -> None:
-    if if_match is not None and if_match != current.etag:
-        raise precondition_failed(current, if_match)
-
-
-def precondition_failed(current: Identity, if_match: str | None) -> HubError:
-    return HubError(
-        ErrorCode.PreconditionFailed,
-        f"Precondition failed: Device version did not match, existingVersion:{current.etag} newVersion:{if_match}",
-    )
-
-
-def new_etag() -> str:
-    return base64.b64encode(secrets.token_bytes(9)).decode()
-
-
-def lost_a_credential(old: Authentication, new: Authentication) -> bool:
-    """Whether something that proved the identity before no longer does."""
-    if old.type != new.type:
-        return True
-    thumbprints = {old.primary_thumbprint, old.secondary_thumbprint} - {
-        new.primary_thumbprint,
-        new.secondary_thumbprint,
-    }
-    return bool(set(old.keys) - set(new.keys) or thumbprints - {None})
-
-
-def complete(wanted: Authentication, current: Authentication | None = None) -> Authentication:
-    """Fill in the keys of a SAS identity: those given, else those it has, else new ones."""
-    if wanted.type is not AuthenticationType.SAS:
-        return replace(wanted, primary_key=None, secondary_key=None)
-    old = current if current is not None and current.type is AuthenticationType.SAS else Authentication()
-    return replace(
-        wanted,
-        primary_key=wanted.primary_key or old.primary_key or generate_key(),
-        secondary_key=wanted.secondary_key or old.secondary_key or generate_key(),
-    )
-
-
-def check_identity(identity: Identity) -> None:
-    """Raise 400004 for what the wire allows and the rules do not (`wire/service.md` 3.2)."""
-    for kind, value in (("deviceId", identity.target.device_id), ("moduleId", identity.target.module_id or "m")):
-        if not ID_PATTERN.fullmatch(value):
-            raise invalid(f"{kind} {value[:140]!r} is not {ID_RULE}.")
-    texts: Mapping[str, str | None] = {
-        "statusReason": identity.status_reason,
-        "managedBy": identity.managed_by,
-    }
-    for kind, text in texts.items():
-        if text is not None and len(text) > _MAX_TEXT:
-            raise invalid(f"{kind} has {len(text)} characters of at most {_MAX_TEXT}.")
-    authentication = identity.authentication
-    if bool(authentication.primary_key) != bool(authentication.secondary_key):
-        raise invalid("primaryKey and secondaryKey are given together or not at all.")
-    for key in authentication.keys:
-        check_key(key)
-    for thumbprint in (authentication.primary_thumbprint, authentication.secondary_thumbprint):
-        if thumbprint and not _THUMBPRINT.fullmatch(thumbprint):
-            raise invalid("A thumbprint is 40 (SHA-1) or 64 (SHA-256) hexadecimal digits.")
-    if authentication.type is AuthenticationType.SELF_SIGNED and not (
-        authentication.primary_thumbprint or authentication.secondary_thumbprint
-    ):
-        raise invalid("An identity of type selfSigned needs a primaryThumbprint or a secondaryThumbprint.")
-
-
-def check_key(key: str) -> None:
-    try:
-        size = len(base64.b64decode(key, validate=True))
-    except (binascii.Error, ValueError):
-        raise invalid("A symmetric key is base64 text.") from None
-    if not 16 <= size <= 64:
-        raise invalid(f"A symmetric key holds 16 to 64 bytes, not {size}.")
-
-
-def invalid(message: str) -> HubError:
-    return HubError(ErrorCode.ArgumentInvalid, message)
