@@ -28,6 +28,8 @@ class Metrics:
         self.connects_refused: dict[int, int] = {}
         """Refused CONNECTs by return code."""
         self.protocol_errors = 0
+        self.throttled: dict[tuple[str, str], int] = {}
+        """Requests that a throttle held up, by its name and `delayed` or the name of an error code."""
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         """Name -> (help, reader) of values that others own."""
 
@@ -35,6 +37,9 @@ class Metrics:
         self.calls[outcome] = self.calls.get(outcome, 0) + 1
         self.latency_sum += seconds
         self.latency_buckets[bisect_left(LATENCY_BOUNDS, seconds)] += 1
+
+    def throttled_once(self, throttle: str, outcome: str) -> None:
+        self.throttled[throttle, outcome] = self.throttled.get((throttle, outcome), 0) + 1
 
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""
@@ -52,6 +57,12 @@ class Metrics:
         for code, count in self.connects_refused.items():
             refused.add_metric([str(code)], count)
         yield refused
+        throttled = CounterMetricFamily(
+            "methodhub_throttled", "Requests that a throttle delayed or refused", labels=["throttle", "outcome"]
+        )
+        for (throttle, outcome), count in self.throttled.items():
+            throttled.add_metric([throttle, outcome], count)
+        yield throttled
         for name, text, value in (
             ("late_answers", "Answers that no call waited for", self.late_answers),
             ("invalid_answers", "Answers that were no valid result", self.invalid_answers),
