@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from methodhub.core.access import Policy
 from methodhub.core.certificates.rules import CertificateAuthority
 from methodhub.core.identity import Identity, Target
-from methodhub.core.ports import ConnectionRecord, Session
+from methodhub.core.ports import (
+    Change,
+    ConnectionRecord,
+    DeleteIdentity,
+    InsertIdentity,
+    RegistryStatistics,
+    ReplaceIdentity,
+    ReplaceTwin,
+    Session,
+)
+from methodhub.core.twins.model import FRESH_VERSION, Twin
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +31,18 @@ class MemoryTables:
     authorities: dict[str, CertificateAuthority] = field(default_factory=dict)
     sessions: dict[Target, tuple[str, Session]] = field(default_factory=dict)
     """By target: the generation of the identity, and its session."""
+    twins: dict[Target, Twin] = field(default_factory=dict)
+    secrets: dict[str, bytes] = field(default_factory=dict)
 
     def identity(self, target: Target) -> Identity | None:
         return self.devices.get(target.device_id, {}).get(target.module_id)
+
+    def save_twin(self, twin: Twin, if_version: int) -> bool:
+        stored = self.twins.get(twin.target)
+        if self.identity(twin.target) is None or if_version != (stored.version if stored else FRESH_VERSION):
+            return False
+        self.twins[twin.target] = twin
+        return True
 
 
 class MemoryIdentityStore:
@@ -73,6 +92,7 @@ class MemoryIdentityStore:
         for each in gone:
             del family[each.module_id]
             self._tables.sessions.pop(each, None)
+            self._tables.twins.pop(each, None)
         if not family:
             del self._devices[device_id]
         return gone
@@ -108,6 +128,28 @@ class MemoryIdentityStore:
                 if identity.connected:
                     family[module_id] = replace(identity, connected=False, connection_updated_time=now)
 
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        return [await self._apply(change) for change in changes]
+
+    async def _apply(self, change: Change) -> bool:
+        match change:
+            case InsertIdentity(identity, twin):
+                target = identity.target
+                done = (not target.module_id or target.device_id in self._devices) and await self.insert(identity)
+                if done and twin is not None:
+                    self._tables.twins[target] = twin
+                return done
+            case ReplaceIdentity(identity, if_etag):
+                return await self.replace(identity, if_etag)
+            case DeleteIdentity(target, if_etag):
+                return await self.delete(target, if_etag) is not None
+            case ReplaceTwin(twin, if_version):
+                return self._tables.save_twin(twin, if_version)
+
+    async def statistics(self) -> RegistryStatistics:
+        enabled = sum(family[""].enabled for family in self._devices.values())
+        return RegistryStatistics(len(self._devices), enabled, len(self._devices) - enabled)
+
     def _put(self, identity: Identity) -> None:
         self._devices[identity.target.device_id][identity.target.module_id] = identity
 
@@ -126,6 +168,21 @@ class MemoryHubStore:
         """A policy whose name is there stays as it is."""
         for policy in policies:
             self._tables.policies.setdefault(policy.name, policy)
+
+    async def replace_policies(self, policies: Iterable[Policy]) -> None:
+        self._tables.policies.update({policy.name: policy for policy in policies})
+
+    async def delete_policy(self, name: str) -> None:
+        self._tables.policies.pop(name, None)
+
+    async def secret(self, name: str, fresh: bytes) -> bytes:
+        return self._tables.secrets.setdefault(name, fresh)
+
+    async def twins(self, targets: Sequence[Target]) -> list[Twin]:
+        return [self._tables.twins.get(target) or Twin(target) for target in targets]
+
+    async def save_twins(self, twins: Sequence[tuple[Twin, int]]) -> list[bool]:
+        return [self._tables.save_twin(twin, if_version) for twin, if_version in twins]
 
     async def authorities(self) -> list[CertificateAuthority]:
         """In the order of their names."""

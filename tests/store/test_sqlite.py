@@ -20,7 +20,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 import methodhub
 from methodhub.core.identity import Authentication, Identity, Target
 from methodhub.core.ports import ConnectionRecord
-from methodhub.store import hub, identities
+from methodhub.store import hub, identities, rows
 from methodhub.store.database import open_database
 from methodhub.store.identities import SqlIdentityStore
 from methodhub.store.schema import StoreError
@@ -199,10 +199,10 @@ STATEMENTS: list[Executable] = [
     identities.MODULES,
     identities.MODULE_IDS,
     identities.PAGE,
-    identities.REPLACE.values(etag="e"),
+    rows.REPLACE.values(etag="e"),
     identities.REPLACE_IF.values(etag="e"),
     identities.LOCK,
-    identities.DELETE,
+    rows.DELETE,
     identities.RECORD,
     identities.DISCONNECT_ALL,
     hub.SESSION,

@@ -20,7 +20,7 @@ from methodhub.core.identity import Authentication, Identity, Target
 from methodhub.iothub.sas import build_token
 from methodhub.server import DATABASE_NAME
 from methodhub.store.database import open_database
-from methodhub.store.identities import row_of
+from methodhub.store.rows import row_of
 from methodhub.store.tables import identities
 from tests.harness import PATIENCE, Program, new_address
 

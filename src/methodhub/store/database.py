@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Executable, Row, event
+from sqlalchemy import URL, Connection, Executable, FromClause, Row, Text, bindparam, event, func, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from methodhub.core.identity import Target
 from methodhub.core.ports import StoreUnavailable
 from methodhub.store.schema import StoreError, migrate, prepare
 
@@ -63,6 +65,12 @@ class Lane:
             self._free.release()
 
 
+def json_targets() -> FromClause:
+    pairs = func.json_each(bindparam("targets")).table_valued("value")
+    columns = [func.json_extract(pairs.c.value, f"$[{i}]", type_=Text) for i in range(2)]
+    return select(columns[0].label("device_id"), columns[1].label("module_id")).subquery("targets")
+
+
 class Database:
     """The database behind `SqlIdentityStore` and `SqlHubStore`. Every method is one transaction.
 
@@ -70,6 +78,12 @@ class Database:
     """
 
     insert = staticmethod(sqlite.insert)
+    targets = json_targets()
+    """A table of keys within a statement, bound by `parameters_of`."""
+
+    @staticmethod
+    def parameters_of(targets: Iterable[Target]) -> dict[str, Any]:
+        return {"targets": json.dumps(list(targets))}
 
     def __init__(self, writer: Lane, readers: Lane) -> None:
         self._writer = writer

@@ -1,21 +1,23 @@
-"""The hub's own rows in a database: policies, CA certificates and device sessions. Decides nothing about them."""
+"""The hub's own rows in a database: policies, secrets, CA certificates, device sessions, twins. Decides nothing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Text, bindparam, delete, select, update
+from sqlalchemy import Connection, Text, bindparam, delete, select, update
 
 from methodhub.core.access import RIGHT_NAMES, Policy, Right
 from methodhub.core.certificates.rules import CertificateAuthority
 from methodhub.core.identity import Target
 from methodhub.core.ports import Session
+from methodhub.core.twins.model import Twin
 from methodhub.store.database import Database
-from methodhub.store.identities import key
-from methodhub.store.tables import certificate_authorities, device_sessions, identities, policies
+from methodhub.store.rows import key
+from methodhub.store.tables import certificate_authorities, device_sessions, identities, policies, secrets
+from methodhub.store.twins import TwinRows, twin_of
 
 RIGHTS = {name: right for right, name in RIGHT_NAMES.items()}
 
@@ -41,6 +43,8 @@ NEW_SESSION = select(
     identities.c.module_id == bindparam("module"),
     identities.c.generation_id == bindparam("generation"),
 )
+DELETE_POLICY = delete(policies).where(policies.c.name == bindparam("of_name"))
+SECRET = select(secrets.c.value).where(secrets.c.name == bindparam("of_name"))
 
 
 class SqlHubStore:
@@ -49,6 +53,13 @@ class SqlHubStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._insert_policy = database.insert(policies).on_conflict_do_nothing()
+        replace = database.insert(policies)
+        columns = ("rights", "primary_key", "secondary_key")
+        self._replace_policy = replace.on_conflict_do_update(
+            index_elements=["name"], set_={name: replace.excluded[name] for name in columns}
+        )
+        self._insert_secret = database.insert(secrets).on_conflict_do_nothing()
+        self._twins = TwinRows(database)
         self._insert_authority = database.insert(certificate_authorities).on_conflict_do_nothing()
         save = database.insert(device_sessions).from_select(list(device_sessions.c.keys()), NEW_SESSION)
         self._save_session = save.on_conflict_do_update(
@@ -71,6 +82,21 @@ class SqlHubStore:
         rows = [policy_row(policy) for policy in policies]
         if rows:
             await self._database.execute(self._insert_policy, rows)
+
+    async def replace_policies(self, policies: Iterable[Policy]) -> None:
+        rows = [policy_row(policy) for policy in policies]
+        if rows:
+            await self._database.execute(self._replace_policy, rows)
+
+    async def delete_policy(self, name: str) -> None:
+        await self._database.execute(DELETE_POLICY, {"of_name": name})
+
+    async def secret(self, name: str, fresh: bytes) -> bytes:
+        def work(connection: Connection) -> bytes:
+            connection.execute(self._insert_secret, {"name": name, "value": fresh})
+            return bytes(connection.execute(SECRET, {"of_name": name}).scalar_one())
+
+        return await self._database.write(work)
 
     async def authorities(self) -> list[CertificateAuthority]:
         """In the order of their names."""
@@ -101,6 +127,14 @@ class SqlHubStore:
 
     async def delete_session(self, target: Target) -> None:
         await self._database.execute(DELETE_SESSION, key(target))
+
+    async def twins(self, targets: Sequence[Target]) -> list[Twin]:
+        rows = await self._database.rows(self._twins.by_targets, self._database.parameters_of(targets))
+        stored = {twin.target: twin for twin in map(twin_of, rows)}
+        return [stored.get(target) or Twin(target) for target in targets]
+
+    async def save_twins(self, twins: Sequence[tuple[Twin, int]]) -> list[bool]:
+        return await self._database.write(lambda connection: self._twins.save(connection, twins))
 
 
 def policy_row(policy: Policy) -> dict[str, Any]:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, select, update
+from sqlalchemy import Connection, Select, bindparam, func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from methodhub.core.identity import Authentication, AuthenticationType, Identity, Target
-from methodhub.core.ports import ConnectionRecord
+from methodhub.core.identity import Identity, Target
+from methodhub.core.ports import Change, ConnectionRecord, RegistryStatistics
+from methodhub.store.changes import Changes
 from methodhub.store.database import Database
-from methodhub.store.tables import BY_CERTIFICATE, identities
-
-ROW = identities.c
-KEY = (ROW.device_id == bindparam("device"), ROW.module_id == bindparam("module"))
-KEPT = {
-    *("device_id", "module_id", "parent_module_id"),
-    *("connected", "connection_updated_time", "last_activity_time"),
-}
-"""Columns that `replace` leaves alone."""
+from methodhub.store.rows import DELETE, KEY, REPLACE, ROW, identity_of, key, replaced_columns, row_of
+from methodhub.store.tables import BY_CERTIFICATE, DEVICES, identities
 
 GET = select(identities).where(*KEY)
 MODULES = select(identities).where(ROW.device_id == bindparam("device"), ROW.module_id > "").order_by(ROW.module_id)
@@ -30,11 +23,9 @@ PAGE = (
     .order_by(ROW.device_id)
     .limit(bindparam("limit"))
 )
-REPLACE = update(identities).where(*KEY)
 REPLACE_IF = REPLACE.where(ROW.etag == bindparam("if_etag"))
 LOCK = select(ROW.etag).where(*KEY).with_for_update()
 MODULE_IDS = MODULES.with_only_columns(ROW.module_id)
-DELETE = delete(identities).where(*KEY)
 RECORD = (
     update(identities)
     .where(*KEY)
@@ -50,6 +41,8 @@ DISCONNECT_ALL = (
 
 EXPECTS_CERTIFICATES = select(ROW.device_id).where(BY_CERTIFICATE).limit(1)
 
+STATISTICS = select(ROW.enabled, func.count().label("devices")).where(DEVICES).group_by(ROW.enabled)
+
 
 class SqlIdentityStore:
     """The port `IdentityStore` on a database."""
@@ -57,6 +50,7 @@ class SqlIdentityStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._insert = database.insert(identities).on_conflict_do_nothing()
+        self._changes = Changes(database)
 
     async def get(self, target: Target) -> Identity | None:
         rows = await self._database.rows(GET, key(target))
@@ -70,8 +64,7 @@ class SqlIdentityStore:
             raise LookupError(f"the device of {identity.target} does not exist") from error
 
     async def replace(self, identity: Identity, if_etag: str | None) -> bool:
-        columns = {name: value for name, value in row_of(identity).items() if name not in KEPT}
-        parameters = columns | key(identity.target)
+        parameters = replaced_columns(identity) | key(identity.target)
         if if_etag is None:
             return await self._database.execute(REPLACE, parameters) == 1
         return await self._database.execute(REPLACE_IF, parameters | {"if_etag": if_etag}) == 1
@@ -116,60 +109,14 @@ class SqlIdentityStore:
     async def disconnect_all(self, now: float) -> None:
         await self._database.execute(DISCONNECT_ALL, {"now": now})
 
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        return await self._database.write(lambda connection: self._changes.apply(connection, changes))
+
+    async def statistics(self) -> RegistryStatistics:
+        """[HUB-statistics] Counted exactly, in the small index `identities_devices`: no row is read."""
+        counts = {row.enabled: row.devices for row in await self._database.rows(STATISTICS, {})}
+        enabled, disabled = counts.get(True, 0), counts.get(False, 0)
+        return RegistryStatistics(enabled + disabled, enabled, disabled)
+
     async def _identities(self, query: Select[Any], parameters: dict[str, Any]) -> list[Identity]:
         return [identity_of(row) for row in await self._database.rows(query, parameters)]
-
-
-def key(target: Target) -> dict[str, Any]:
-    return {"device": target.device_id, "module": target.module_id}
-
-
-def row_of(identity: Identity) -> dict[str, Any]:
-    target, authentication = identity.target, identity.authentication
-    return {
-        "device_id": target.device_id,
-        "module_id": target.module_id,
-        "parent_module_id": "" if target.module_id else None,
-        "generation_id": identity.generation_id,
-        "etag": identity.etag,
-        "authentication_type": authentication.type.value,
-        "primary_key": authentication.primary_key,
-        "secondary_key": authentication.secondary_key,
-        "primary_thumbprint": authentication.primary_thumbprint,
-        "secondary_thumbprint": authentication.secondary_thumbprint,
-        "enabled": identity.enabled,
-        "status_reason": identity.status_reason,
-        "status_updated_time": identity.status_updated_time,
-        "iot_edge": identity.iot_edge,
-        "device_scope": identity.device_scope,
-        "parent_scopes": json.dumps(identity.parent_scopes),
-        "managed_by": identity.managed_by,
-        "connected": identity.connected,
-        "connection_updated_time": identity.connection_updated_time,
-        "last_activity_time": identity.last_activity_time,
-    }
-
-
-def identity_of(row: Row[Any]) -> Identity:
-    return Identity(
-        target=Target(row.device_id, row.module_id),
-        generation_id=row.generation_id,
-        etag=row.etag,
-        authentication=Authentication(
-            type=AuthenticationType(row.authentication_type),
-            primary_key=row.primary_key,
-            secondary_key=row.secondary_key,
-            primary_thumbprint=row.primary_thumbprint,
-            secondary_thumbprint=row.secondary_thumbprint,
-        ),
-        enabled=row.enabled,
-        status_reason=row.status_reason,
-        status_updated_time=row.status_updated_time,
-        iot_edge=row.iot_edge,
-        device_scope=row.device_scope,
-        parent_scopes=tuple(json.loads(row.parent_scopes)),
-        managed_by=row.managed_by,
-        connected=row.connected,
-        connection_updated_time=row.connection_updated_time,
-        last_activity_time=row.last_activity_time,
-    )

@@ -83,6 +83,10 @@ Index(
     postgresql_where=BY_CERTIFICATE,
 )
 
+# Counts of devices are read from this index alone, at any number of them.
+DEVICES = identities.c.module_id == literal_column("''")
+Index("identities_devices", identities.c.enabled, sqlite_where=DEVICES, postgresql_where=DEVICES)
+
 policies = Table(
     "policies",
     metadata,
@@ -154,10 +158,10 @@ jobs = Table(
     Column("work", LargeBinary, nullable=False),  # JSON: the method or the twin's update, as it was given
     Column("options", Text, nullable=False),  # a JSON object: rate, concurrency, retry and so on
     Column("failure_reason", Text),
-    Column("status_message", Text),
     Column("selecting", Boolean, nullable=False),  # devices are still being chosen, behind these ids
     Column("selected_device_id", _Id, nullable=False),
     Column("selected_module_id", _Id, nullable=False),
+    Column("staged", Boolean, nullable=False),  # only the first devices of a rollout may be called as yet
     Column("cancel_requested", Boolean, nullable=False),
     # How many of its devices are in each state: changed in the transactions that change their states.
     Column("device_count", Integer, nullable=False),
@@ -175,6 +179,7 @@ device_jobs = Table(
     Column("job_id", _Id, primary_key=True),
     Column("device_id", _Id, primary_key=True),
     Column("module_id", _Id, primary_key=True),
+    Column("ordinal", Integer, nullable=False),  # counts the devices of a job in the order they were chosen, from 0
     Column("status", Text, nullable=False),
     Column("created_time", Double, nullable=False),
     Column("start_time", Double),
@@ -189,7 +194,7 @@ device_jobs = Table(
     Column("error_description", Text),
     ForeignKeyConstraint(["job_id"], ["jobs.job_id"], name="device_jobs_job", ondelete="CASCADE"),
 )
-Index("device_jobs_due", device_jobs.c.job_id, device_jobs.c.status, device_jobs.c.not_before)
+Index("device_jobs_due", device_jobs.c.job_id, device_jobs.c.status, device_jobs.c.not_before, device_jobs.c.ordinal)
 _PENDING = device_jobs.c.status == literal_column("'pending'")
 Index(
     "device_jobs_pending",

@@ -10,6 +10,8 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
+    device = sa.column("module_id", sa.Text) == sa.literal_column("''")
+    op.create_index("identities_devices", "identities", ["enabled"], sqlite_where=device, postgresql_where=device)
     create_twins()
     create_jobs()
     create_device_jobs()
@@ -66,10 +68,10 @@ def create_jobs() -> None:
         sa.Column("work", sa.LargeBinary, nullable=False),
         sa.Column("options", sa.Text, nullable=False),
         sa.Column("failure_reason", sa.Text),
-        sa.Column("status_message", sa.Text),
         sa.Column("selecting", sa.Boolean, nullable=False),
         sa.Column("selected_device_id", id_type(), nullable=False),
         sa.Column("selected_module_id", id_type(), nullable=False),
+        sa.Column("staged", sa.Boolean, nullable=False),
         sa.Column("cancel_requested", sa.Boolean, nullable=False),
         sa.Column("device_count", sa.Integer, nullable=False),
         sa.Column("pending_count", sa.Integer, nullable=False),
@@ -87,6 +89,7 @@ def create_device_jobs() -> None:
         sa.Column("job_id", id_type(), primary_key=True),
         sa.Column("device_id", id_type(), primary_key=True),
         sa.Column("module_id", id_type(), primary_key=True),
+        sa.Column("ordinal", sa.Integer, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
         sa.Column("created_time", sa.Double, nullable=False),
         sa.Column("start_time", sa.Double),
@@ -101,7 +104,7 @@ def create_device_jobs() -> None:
         sa.Column("error_description", sa.Text),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.job_id"], name="device_jobs_job", ondelete="CASCADE"),
     )
-    op.create_index("device_jobs_due", "device_jobs", ["job_id", "status", "not_before"])
+    op.create_index("device_jobs_due", "device_jobs", ["job_id", "status", "not_before", "ordinal"])
     pending = sa.column("status", sa.Text) == sa.literal_column("'pending'")
     op.create_index(
         "device_jobs_pending",

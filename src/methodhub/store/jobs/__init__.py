@@ -1,0 +1,1 @@
+"""The port `JobStore` on a database: jobs, their devices, and the nodes that call them."""
