@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from methodhub.config.bearer import Algorithms, GrantTable, IssuerTables, Texts, Url, grants_setting
 from methodhub.config.checks import (
     NAME_RULE,
     PREFIX,
@@ -26,6 +27,7 @@ from methodhub.config.checks import (
     split_names,
     whole,
 )
+from methodhub.core.bearer.issuers import ALGORITHMS, AUDIENCE, CLAIMS
 
 
 class Settings(BaseSettings):
@@ -162,6 +164,39 @@ class Settings(BaseSettings):
     stop_grace: int = whole(
         10, 0, 3600, "seconds", "Time that calls which a device has received may still finish in after SIGTERM."
     )
+    bearer_issuer: Url | None = setting(
+        None,
+        "an https address",
+        "OpenID Connect issuer whose bearer tokens are taken from back ends; to the letter what they say as iss.",
+    )
+    bearer_audience: Texts = setting(
+        (AUDIENCE,), "texts", "What a bearer token must be for (aud): one of these. SDKs ask for the default."
+    )
+    bearer_jwks_url: Url | None = setting(
+        None, "an https address", "Where the keys of bearer_issuer are. Unset: its discovery document says so."
+    )
+    bearer_algorithms: Algorithms = setting(
+        ("RS256", "PS256", "ES256"), ", ".join(ALGORITHMS), "Algorithms that bearer tokens may be signed with."
+    )
+    bearer_claims: Texts = setting(
+        CLAIMS, "names of claims", "Where a bearer token names its holder's roles or scopes."
+    )
+    bearer_grants: GrantTable = grants_setting()
+    bearer_ca: OwnPath | None = setting(
+        None, "a path", "PEM file of authorities to trust at issuers, beside the well-known ones."
+    )
+    bearer_issuers: IssuerTables = setting(
+        (),
+        "TOML tables with issuer, jwks_url, audience, algorithms, claims and grants; or the same as JSON",
+        "Further issuers. What a table leaves out is as in the settings above, jwks_url excepted.",
+    )
+    tier: Literal["standard", "basic"] = setting(
+        "standard", "standard or basic", "basic: calls and jobs are refused with 403010, as by a hub of that tier."
+    )
+    throttle: Literal["off", "S1", "S2", "S3"] = setting(
+        "off", "off, S1, S2 or S3", "Throttle back ends and devices as the original does its hubs of this size."
+    )
+    units: int = whole(1, 1, 200, "units", "How many units of the size throttle the hub stands for.")
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info", "debug, info, warning or error", "Least severity that is logged."
     )
@@ -217,6 +252,10 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     for (one, port), (other, same) in combinations(ports.items(), 2):
         if port == same != 0:
             yield f"{one} and {other} are both {port}; they must differ"
+    issuers = [settings.bearer_issuer] if settings.bearer_issuer else []
+    issuers += [table.issuer for table in settings.bearer_issuers]
+    if len(issuers) != len(set(issuers)):
+        yield "bearer_issuer and bearer_issuers name an issuer twice"
     if settings.plaintext and not (settings.bind == "localhost" or ipaddress.ip_address(settings.bind).is_loopback):
         yield f"plaintext needs a loopback address as bind, such as 127.0.0.1; bind is {settings.bind}"
 
