@@ -1,0 +1,43 @@
+"""Continuation tokens: where a list goes on, for whoever was told. Signed, and good for one list only."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Sequence
+
+from methodhub.core.errors import ErrorCode, HubError
+
+MAX_LENGTH = 16_384
+Position = tuple[str | float | int | bool | None, ...]
+"""Where a page ended. What it means is the list's."""
+
+
+class Continuations:
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def token(self, subject: str, position: Position) -> str:
+        """`subject` is the list that the position is of, such as a query's text."""
+        data = json.dumps(position, separators=(",", ":")).encode()
+        return base64.urlsafe_b64encode(self._signature(subject, data) + data).decode()
+
+    def position(self, subject: str, token: str) -> Position:
+        """[HUB-continuation] Raises 400004 unless the token was made here, and for the same list."""
+        try:
+            raw = base64.b64decode(token, altchars=b"-_", validate=True) if len(token) <= MAX_LENGTH else b""
+        except (binascii.Error, ValueError):
+            raw = b""
+        signature, data = raw[:32], raw[32:]
+        if not hmac.compare_digest(signature, self._signature(subject, data)):
+            raise HubError(ErrorCode.ArgumentInvalid, "x-ms-continuation is none that this hub gave for this list.")
+        position: Sequence[str | float | int | bool | None] = json.loads(data)
+        return tuple(position)
+
+    def _signature(self, subject: str, data: bytes) -> bytes:
+        # The digest has one length: no other subject and data give the same text.
+        text = hashlib.sha256(subject.encode("utf-8", "surrogatepass")).digest() + data
+        return hmac.digest(self._secret, text, "sha256")
