@@ -1,7 +1,7 @@
 """Jobs and their parts as values, and what follows from an outcome, as pure functions. Knows no clock and no store.
 
-    job          queued | scheduled --start--> running --all ended--> completed | failed | cancelled
-    device job   pending --lease--> running --outcome--> completed | failed;  running --again--> pending --cancel--> canceled
+job          queued | scheduled --start--> running --all ended--> completed | failed | cancelled
+device job   pending --lease--> running --outcome--> completed | failed;  running --again--> pending --cancel--> canceled
 """
 
 from __future__ import annotations
@@ -86,6 +86,10 @@ class JobOptions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     rollout: Rollout | None = None
 
 
+NO_OPTIONS = JobOptions()
+BEFORE_ALL = Target("")
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a job is. The counts add up: `device_count` is the sum of the others."""
@@ -131,9 +135,9 @@ class Job:
     start_time: float
     max_execution_seconds: int
     work: bytes
-    options: JobOptions = JobOptions()
+    options: JobOptions = NO_OPTIONS
     progress: Progress = field(default=Progress(JobStatus.QUEUED))
-    selected: Target = Target("")
+    selected: Target = BEFORE_ALL
     """The last device that was chosen."""
 
     @property

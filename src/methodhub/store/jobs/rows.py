@@ -31,7 +31,7 @@ DEVICE_KEY = (
 PENDING = DEVICE.status == literal_column("'pending'")
 RUNNING = DEVICE.status == literal_column("'running'")
 
-PROGRESS = (
+PROGRESS: tuple[Any, ...] = (
     JOB.status,
     JOB.selecting,
     JOB.staged,

@@ -1,0 +1,52 @@
+"""This node's life as the store sees it, and whether its leases are surely still its own."""
+
+from __future__ import annotations
+
+import secrets
+
+from methodhub.core.clock import Clock
+from methodhub.core.ports import JobStore
+
+LIFE = 30.0
+"""Seconds that a node lives on after it was last heard, by the database's clock."""
+
+BEAT = 5.0
+"""Seconds from one sign of life to the next."""
+
+MARGIN = 5.0
+"""Seconds before its end at which a lease is not trusted any more."""
+
+
+class Node:
+    def __init__(self, store: JobStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self.node_id = ""
+        self._sure_until = 0.0
+
+    async def enroll(self, *, alone: bool) -> None:
+        """Under a new id: what an earlier life of this node had leased is not this one's."""
+        begun = self._clock.monotonic()
+        node_id = secrets.token_hex(8)
+        await self._store.enroll(node_id, LIFE, alone)
+        self.node_id = node_id
+        self._sure_until = begun + LIFE
+
+    async def renew(self) -> None:
+        """Raises StoreUnavailable."""
+        begun = self._clock.monotonic()
+        if await self._store.renew(self.node_id, LIFE):
+            self._sure_until = begun + LIFE
+        else:
+            await self.enroll(alone=False)
+
+    @property
+    def is_sure(self) -> bool:
+        """[HUB-job-lease] No other node can have taken this one for dead. By a clock that no one sets: the process
+        may have been paused since it last asked the store."""
+        return self._clock.monotonic() < self._sure_until - MARGIN
+
+    async def make_sure(self) -> None:
+        """Raises StoreUnavailable."""
+        if not self.is_sure:
+            await self.renew()
