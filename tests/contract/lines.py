@@ -10,6 +10,7 @@ from typing import cast
 from methodhub.core.access import Policies
 from methodhub.core.certificates.authorities import CertificateAuthorities
 from methodhub.core.identity import Identity, Target
+from methodhub.core.twins.twins import Twins
 from methodhub.device.mqtt import MqttConnection
 from methodhub.device.services import DeviceServices
 from methodhub.iothub.rest import MethodRules
@@ -95,6 +96,7 @@ def line_services(world: World) -> DeviceServices:
         world.metrics,
         MethodRules(),
         CertificateAuthorities(world.hub_store, world.bus, world.clock, verify_chain),
+        Twins(world.hub_store, world.registry, world.bus, world.clock),
     )
 
 

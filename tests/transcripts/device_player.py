@@ -5,6 +5,7 @@
 ! advance 30                                              seconds pass
 ! live 3480                                               seconds pass, with a ping each keep-alive
 ! closed [former]                                         the hub has closed, without another word
+! desire {"a":1}                                        a back end patches the desired properties
 ! drop                                                    the network breaks; the hub has seen it
 ! connect                                                 a new connection; the present one becomes the former
 ! websocket target subprotocol                            the same, inside a WebSocket
@@ -147,6 +148,14 @@ class DevicePlayer:
             f"Authorization: {self._hub.token()}\r\nContent-Length: {len(body)}\r\n\r\n"
         ).encode() + body
         self._calls.append(self._callers.start(request))
+
+    def _do_desire(self, patch: str) -> None:
+        path = f"/twins/{quote(self._settings['device'], safe='')}"
+        if "module" in self._dialogue.title:
+            path += f"/modules/{self._settings['module']}"
+        with self._hub.admin() as client:
+            response = client.patch(path, json={"properties": {"desired": json.loads(patch)}})
+        assert response.is_success, response.text
 
     def _do_expect(self, text: str) -> None:
         response = self._calls.pop(0).result(PATIENCE)

@@ -7,12 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from methodhub.core.access import ADMINISTRATOR, AuthenticationError, Policies, Principal, unauthorized
+from methodhub.core.bearer.claims import is_bearer
+from methodhub.core.bearer.tokens import BearerTokens
 from methodhub.core.certificates.authorities import CertificateAuthorities
 from methodhub.core.clock import Clock
 from methodhub.core.deadlines import Deadlines
 from methodhub.core.methods import Methods
+from methodhub.core.policies import PolicyChanges
 from methodhub.core.presence import Presence
 from methodhub.core.registry import Registry
+from methodhub.core.registry.bulk import Bulk
+from methodhub.core.throttles.throttles import Throttles
+from methodhub.core.twins.twins import Twins
 from methodhub.iothub.rest import MethodRules
 from methodhub.iothub.sas import MalformedToken, parse_token
 from methodhub.metrics import Metrics
@@ -56,8 +62,11 @@ class HubFacts:
 @dataclass(frozen=True, slots=True)
 class ApiServices:
     registry: Registry
+    twins: Twins
+    bulk: Bulk
     presence: Presence
     policies: Policies
+    policy_changes: PolicyChanges
     authorities: CertificateAuthorities
     clock: Clock
     metrics: Metrics
@@ -68,11 +77,16 @@ class ApiServices:
     deadlines: Deadlines
     methods: Methods | None = None
     """None where no hub runs: the data alone can be administered."""
+    bearer: BearerTokens | None = None
+    """None where no issuer of bearer tokens is configured."""
+    throttles: Throttles | None = None
+    is_basic_tier: bool = False
     request_ids: RequestIds = field(default_factory=RequestIds)
 
 
 def authenticate(services: ApiServices, header: bytes | None) -> Principal:
-    """The principal of an Authorization header. Raises 401002, whose reason is for the log."""
+    """The principal of an Authorization header. Raises 401002, whose reason is for the log; KeysWanted for a bearer
+    token whose issuer must be asked first: `authenticate_later` does."""
     if header is None:
         raise unauthorized("there is no Authorization header")
     now = services.clock.wall()
@@ -80,9 +94,22 @@ def authenticate(services: ApiServices, header: bytes | None) -> Principal:
     if principal is not None:
         return principal
     try:
+        if is_bearer(header):
+            if services.bearer is None:
+                raise AuthenticationError("bearer tokens are not taken: no issuer is configured")
+            return services.bearer.authenticate(header)
         return services.policies.authenticate(header, parse_token(header.decode("latin-1")), now)
     except (MalformedToken, AuthenticationError) as error:
         raise unauthorized(str(error)) from None
 
 
-__all__ = ["ADMINISTRATOR", "ApiServices", "HttpLimits", "HubFacts", "RequestIds", "authenticate"]
+async def authenticate_later(services: ApiServices, header: bytes) -> Principal:
+    """The same for a bearer token, after a bounded wait for its issuer. Raises 401002."""
+    assert services.bearer is not None
+    try:
+        return await services.bearer.authenticate_later(header)
+    except AuthenticationError as error:
+        raise unauthorized(str(error)) from None
+
+
+__all__ = ["ADMINISTRATOR", "ApiServices", "HttpLimits", "HubFacts", "RequestIds", "authenticate", "authenticate_later"]

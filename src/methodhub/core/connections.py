@@ -13,7 +13,16 @@ from methodhub.core.clock import Clock
 from methodhub.core.deadlines import TICK, Deadlines
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Identity, Target
-from methodhub.core.ports import NOT_CLAIMED, Bus, Claim, CloseReason, DeviceConnection, Handed, NotClaimed
+from methodhub.core.ports import (
+    NOT_CLAIMED,
+    Bus,
+    Claim,
+    CloseReason,
+    DesiredChanged,
+    DeviceConnection,
+    Handed,
+    NotClaimed,
+)
 from methodhub.metrics import Metrics
 
 EARLY = 4 * TICK
@@ -43,7 +52,18 @@ def connection_replaced() -> HubError:
 class Attachment:
     """One authenticated connection of a target, and the ledger of the calls it was handed."""
 
-    __slots__ = ("_claim", "_table", "connection", "credential", "ended", "heard", "pending", "since", "target")
+    __slots__ = (
+        "_claim",
+        "_table",
+        "connection",
+        "credential",
+        "ended",
+        "heard",
+        "pending",
+        "pushed_version",
+        "since",
+        "target",
+    )
 
     def __init__(
         self, table: ConnectionTable, connection: DeviceConnection, identity: Identity, credential: Credential
@@ -56,6 +76,8 @@ class Attachment:
         self.heard = table.clock.monotonic()
         """When the device was last heard, in seconds of the monotonic clock."""
         self.pending = PendingCalls(secrets.randbelow(RID_START_LIMIT), table.deadlines)
+        self.pushed_version = 0
+        """Of the desired properties that the device was told last."""
         self._claim: Claim | None = None
         self.ended = False
 
@@ -157,6 +179,13 @@ class ConnectionTable:
         if self._attachments.get(attachment.target) is attachment:
             del self._attachments[attachment.target]
             self.on_change(attachment, False)
+
+    def push_desired(self, event: DesiredChanged) -> None:
+        """[HUB-twin-order] Tell the device, unless it knows of a later change already."""
+        attachment = self._attachments.get(event.target)
+        if attachment is not None and event.version > attachment.pushed_version:
+            attachment.pushed_version = event.version
+            attachment.connection.push_desired(event.version, event.patch)
 
     def close(self, target: Target, reason: CloseReason) -> None:
         attachment = self._attachments.get(target)

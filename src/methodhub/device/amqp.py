@@ -13,7 +13,7 @@ from methodhub.core.deadlines import Deadline
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
 from methodhub.core.ports import CloseReason
-from methodhub.device.amqp_target import AmqpTarget, body_bytes, twin_reply
+from methodhub.device.amqp_target import AmqpTarget, body_bytes
 from methodhub.device.cbs import choose_reply_link, put_token
 from methodhub.device.connection import EventConnection
 from methodhub.device.grants import Grant, Grants, TooManyTokens, authorize_target
@@ -138,6 +138,7 @@ class AmqpConnection(EventConnection[Event]):
         targets, self._targets = self._targets, {}
         for target in targets.values():
             attachment, target.attachment = target.attachment, None
+            target.twin = None
             if attachment is not None:
                 attachment.end()
         self._links.clear()
@@ -404,7 +405,7 @@ class AmqpConnection(EventConnection[Event]):
             self._protocol.settle(event.delivery)
         elif entry is not None and address.node is Node.TWIN:
             self._protocol.settle(event.delivery)
-            self._twin_request(entry, message)
+            entry.twin_request(self._services, message)
         else:
             self._protocol.settle(event.delivery)
 
@@ -418,19 +419,3 @@ class AmqpConnection(EventConnection[Event]):
             self._services.metrics.invalid_answers += 1
         if entry.attachment is not None:
             entry.attachment.settle(-1 if rid is None else rid, outcome)
-
-    def _twin_request(self, entry: AmqpTarget, message: Message) -> None:
-        """GET and reported PATCH as over MQTT; subscribing to desired properties is answered, and nothing follows."""
-        self._services.metrics.twin_requests += 1
-        operation = message.annotations.get("operation")
-        version: int | None = None
-        body = b""
-        if operation == "GET":
-            status, version, body = entry.twin.get()
-        elif operation == "PATCH":
-            status, version, body = entry.twin.patch_reported(body_bytes(message.body))
-        else:
-            status = 200 if operation in {"PUT", "DELETE"} else 400
-            entry.wants_desired = operation == "PUT"
-        if entry.twin_link is not None:
-            self._reply(entry.twin_link, encode_message(twin_reply(message.correlation_id, status, version, body)))

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from methodhub.core.calls import MethodRequest
 from methodhub.core.connections import Attachment, connection_closed
+from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
 from methodhub.core.ports import CloseReason
+from methodhub.device.twins import TwinAnswer, TwinRequests, answer_of
 from methodhub.iothub.amqp import (
     CLOSE_CONDITIONS,
     DESIRED_NOTIFICATIONS,
@@ -18,12 +20,12 @@ from methodhub.iothub.amqp import (
     correlation_id,
     uuid_prefix,
 )
-from methodhub.iothub.twin import EmptyTwin
 from methodhub.wire.amqp.codec import Long
 from methodhub.wire.amqp.messages import AmqpValue, Message, MessageId, encode_message
 
 if TYPE_CHECKING:
     from methodhub.device.amqp import AmqpConnection
+    from methodhub.device.services import DeviceServices
 
 
 class AmqpTarget:
@@ -57,7 +59,7 @@ class AmqpTarget:
         self.twin_link: int | None = None
         self.had_credit = False
         self.wants_desired = False
-        self.twin = EmptyTwin()
+        self.twin: TwinRequests[MessageId | None] | None = None
         self.uuid_prefix = uuid_prefix(secrets.randbits(96))
         self._queue: deque[tuple[int, bytes]] = deque()
         self._queued_bytes = 0
@@ -104,6 +106,30 @@ class AmqpTarget:
             self._queue.popleft()
             self._queued_bytes -= len(message)
 
+    def twin_request(self, services: DeviceServices, message: Message) -> None:
+        """GET, reported PATCH, and PUT or DELETE of the wish to be told of desired ones (`wire/device.md` 3.7)."""
+        if self.attachment is None:
+            return
+        if self.twin is None:
+            self.twin = TwinRequests(services, self.attachment, self._twin_answered)
+        operation, resource = (message.annotations.get(key) for key in ("operation", "resource"))
+        if operation == "GET":
+            self.twin.get(message.correlation_id)
+        elif operation == "PATCH":
+            self.twin.patch(message.correlation_id, body_bytes(message.body))
+        elif operation in {"PUT", "DELETE"} and resource in {DESIRED_NOTIFICATIONS, None}:
+            services.metrics.twin_requests += 1
+            self.wants_desired = operation == "PUT"
+            self._twin_answered(message.correlation_id, TwinAnswer(200))
+        else:
+            services.metrics.twin_requests += 1
+            error = HubError(ErrorCode.ArgumentInvalid, "There is no such operation on a twin.")
+            self._twin_answered(message.correlation_id, answer_of(error))
+
+    def _twin_answered(self, correlation: MessageId | None, answer: TwinAnswer) -> None:
+        if self.twin_link is not None:
+            self._connection.reply(self.twin_link, encode_message(twin_reply(correlation, answer)))
+
     def forget_link(self, link: int) -> None:
         """A link is gone. Without its pair no call can be answered: those that were open end."""
         self.links.pop(link, None)
@@ -131,11 +157,11 @@ def body_bytes(body: bytes | AmqpValue | None) -> bytes:
     return body or b""
 
 
-def twin_reply(correlation: MessageId | None, status: int, version: int | None, body: bytes) -> Message:
-    annotations: dict[str, int] = {"status": status}
-    if version is not None:
-        annotations["version"] = version
-    return Message(body=body, correlation_id=correlation, annotations=annotations)
+def twin_reply(correlation: MessageId | None, answer: TwinAnswer) -> Message:
+    annotations: dict[str, int] = {"status": answer.status}
+    if answer.version is not None:
+        annotations["version"] = answer.version
+    return Message(body=answer.body, correlation_id=correlation, annotations=annotations)
 
 
 def desired_notification(version: int, patch: bytes) -> Message:

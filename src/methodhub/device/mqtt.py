@@ -17,6 +17,7 @@ from methodhub.core.ports import CloseReason, Session
 from methodhub.device.admission import Admitted, Refused, admit
 from methodhub.device.connection import EventConnection
 from methodhub.device.services import DeviceServices
+from methodhub.device.twins import TwinAnswer, TwinRequests
 from methodhub.iothub.mqtt import (
     ALL_METHODS,
     DESIRED_PROPERTIES,
@@ -35,7 +36,6 @@ from methodhub.iothub.mqtt import (
     twin_response_topic,
 )
 from methodhub.iothub.rest import method_result
-from methodhub.iothub.twin import EmptyTwin
 from methodhub.net.stream import ByteStream
 from methodhub.wire.mqtt.packets import (
     Connect,
@@ -78,7 +78,7 @@ class MqttConnection(EventConnection[Event]):
         """Requests that were delivered before CONNACK, or the SUBACK of their filter, was written; else None."""
         self._keep_alive: Deadline | None = None
         self._token_end: Deadline | None = None
-        self._twin: EmptyTwin | None = None
+        self._twin: TwinRequests[str] | None = None
 
     # --- the stream ----------------------------------------------------------------------------------------------
 
@@ -257,12 +257,18 @@ class MqttConnection(EventConnection[Event]):
         attachment.settle(-1 if answer.rid is None else answer.rid, outcome)
 
     def _twin_request(self, request: TwinGet | TwinPatch, payload: bytes) -> None:
-        self._services.metrics.twin_requests += 1
         if self._twin is None:
-            self._twin = EmptyTwin()
-        status, version, body = self._twin.get() if isinstance(request, TwinGet) else self._twin.patch_reported(payload)
+            assert self._attachment is not None
+            self._twin = TwinRequests(self._services, self._attachment, self._twin_answered)
+        if isinstance(request, TwinGet):
+            self._twin.get(request.rid)
+        else:
+            self._twin.patch(request.rid, payload)
+
+    def _twin_answered(self, rid: str, answer: TwinAnswer) -> None:
         if any(name == TWIN_RESPONSES for name, _ in self._filters):
-            self._protocol.publish(twin_response_topic(status, request.rid, version), body)
+            self._protocol.publish(twin_response_topic(answer.status, rid, answer.version), answer.body)
+            self._flush()
 
     def _closed(self, event: Closed) -> None:
         if event.error is not None:
@@ -303,6 +309,7 @@ class MqttConnection(EventConnection[Event]):
             if deadline is not None:
                 deadline.cancel_deadline()
         self._keep_alive = self._token_end = None
+        self._twin = None
         if self._attachment is not None:
             self._attachment.end()
 

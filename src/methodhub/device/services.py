@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from methodhub.core.access import AuthenticationError, Credential, Policies, check_device_token
+from methodhub.core.bearer.tokens import BearerTokens
 from methodhub.core.certificates.authorities import CertificateAuthorities
 from methodhub.core.certificates.rules import check_certificate
 from methodhub.core.clock import Clock
@@ -13,6 +14,8 @@ from methodhub.core.deadlines import Deadlines
 from methodhub.core.identity import Identity, Target
 from methodhub.core.ports import HubStore
 from methodhub.core.registry import Registry
+from methodhub.core.throttles.throttles import Throttles
+from methodhub.core.twins.twins import Twins
 from methodhub.iothub.rest import MethodRules
 from methodhub.iothub.sas import MalformedToken, parse_token
 from methodhub.metrics import Metrics
@@ -29,6 +32,9 @@ class DeviceServices:
     metrics: Metrics
     rules: MethodRules
     authorities: CertificateAuthorities
+    twins: Twins
+    bearer: BearerTokens | None = None
+    throttles: Throttles | None = None
 
 
 def token_path(target: Target) -> tuple[str, ...]:

@@ -12,19 +12,25 @@ from methodhub.core.clock import Clock, SystemClock
 from methodhub.core.connections import Attachment, ConnectionTable, DeviceLimits
 from methodhub.core.deadlines import Deadlines
 from methodhub.core.methods import Methods
+from methodhub.core.policies import PolicyChanges
 from methodhub.core.ports import (
     AuthoritiesChanged,
     CloseReason,
+    DesiredChanged,
     Event,
+    PolicyChanged,
     TargetRevoked,
 )
 from methodhub.core.presence import Presence
 from methodhub.core.registry import Registry
+from methodhub.core.registry.bulk import Bulk
+from methodhub.core.twins.twins import Twins
 from methodhub.iothub.rest import MethodRules
 from methodhub.metrics import Metrics
 from methodhub.net.chains import verify_chain
 from methodhub.process import StartError
 from methodhub.server.certificates import ca_file
+from methodhub.server.limits import bearer_tokens, throttles
 from methodhub.store.database import Database, open_database
 from methodhub.store.hub import SqlHubStore
 from methodhub.store.identities import SqlIdentityStore
@@ -50,6 +56,8 @@ class Domain:
             payload_limit=settings.payload_limit,
             paste_invalid_answers=settings.paste_invalid_answers,
         )
+        self.bearer = bearer_tokens(settings, self.clock, self.policies)
+        self.throttles = throttles(settings, self.deadlines, self.clock, self.metrics)
         self.ready = False
         self.https_port: int | None = None
         self.mqtt_port: int | None = None
@@ -74,7 +82,10 @@ class Domain:
             DeviceLimits(settings.device_open_calls, settings.device_unsent_bytes),
             self.metrics,
         )
-        self.registry = Registry(self.identity_store, self.bus, self.clock, settings.modules_per_device)
+        self.registry = Registry(
+            self.identity_store, self.bus, self.clock, settings.modules_per_device, settings.max_devices
+        )
+        self.twins = Twins(self.hub_store, self.registry, self.bus, self.clock)
         self.authorities = CertificateAuthorities(self.hub_store, self.bus, self.clock, verify_chain)
         await self.authorities.load()
         self.presence = Presence(self.table, self.identity_store, self.clock)
@@ -90,6 +101,8 @@ class Domain:
 
     async def close(self) -> None:
         """Let go of the store when what was begun is done."""
+        if self.bearer is not None:
+            self.bearer.stop()
         if self._database is not None:
             await self._database.close()
             self._database = None
@@ -102,7 +115,9 @@ class Domain:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, TargetRevoked):
             self._revoke(event)
-        elif isinstance(event, AuthoritiesChanged):
+        elif isinstance(event, DesiredChanged):
+            self.table.push_desired(event)
+        elif isinstance(event, AuthoritiesChanged | PolicyChanged):
             for attachment in self.table:
                 if not self._is_still_valid(attachment):
                     self.table.close(attachment.target, CloseReason.CREDENTIALS_CHANGED)
@@ -127,6 +142,9 @@ class Domain:
         settings = self.settings
         return ApiServices(
             registry=self.registry,
+            twins=self.twins,
+            bulk=Bulk(self.registry, self.identity_store, self.hub_store, self.twins, self.clock),
+            policy_changes=PolicyChanges(self.hub_store, self.policies, self.bus),
             presence=self.presence,
             policies=self.policies,
             authorities=self.authorities,
@@ -149,4 +167,7 @@ class Domain:
             is_ready=lambda: self.ready,
             deadlines=self.deadlines,
             methods=methods,
+            bearer=self.bearer,
+            throttles=self.throttles,
+            is_basic_tier=settings.tier == "basic",
         )

@@ -22,6 +22,7 @@ from methodhub.process import ReadyFacts, StartError
 from methodhub.server.background import Background, first_of
 from methodhub.server.certificates import CERTIFICATE_CHECK_INTERVAL, ServerCertificates, ca_file
 from methodhub.server.domain import Domain
+from methodhub.server.limits import KEY_CHECK_INTERVAL
 
 log = structlog.get_logger()
 
@@ -66,6 +67,9 @@ class Hub(Domain):
         self._count_sockets()
         self._background.run_clock()
         self._background.every(WRITE_INTERVAL, self.presence.write)
+        if self.bearer is not None:
+            self._background.spawn(self.bearer.refresh())  # nobody waits for it: an issuer may be away
+            self._background.every(KEY_CHECK_INTERVAL, self.bearer.refresh)
         self.ready = True
         if settings.in_memory:
             log.warning(
@@ -98,6 +102,9 @@ class Hub(Domain):
             metrics=self.metrics,
             rules=self.rules,
             authorities=self.authorities,
+            bearer=self.bearer,
+            throttles=self.throttles,
+            twins=self.twins,
         )
 
     async def _listen(self, tls: ServerTls | None, https_server: HttpServer, protocols: dict[str, Factory]) -> None:
