@@ -37,16 +37,16 @@ def unpack(
     return unpacked
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole unpacked body. Raises 400000, 413001, 415000."""
+async def read_body(request: Request, limit: int, code_if_too_large: ErrorCode = ErrorCode.MessageTooLarge) -> bytes:
+    """The whole unpacked body. Raises 400000, 415000 and the code for too large."""
     parts: list[bytes] = []
     size = 0
     try:
         async for part in request.stream():
             size += len(part)
             if size > limit:
-                raise too_large(limit)
+                raise too_large(limit, code_if_too_large)
             parts.append(part)
     except ClientDisconnect:
         raise HubError(ErrorCode.GenericBadRequest, "The caller hung up before the body was complete.") from None
-    return unpack(b"".join(parts), request.headers.get("content-encoding"), limit)
+    return unpack(b"".join(parts), request.headers.get("content-encoding"), limit, code_if_too_large)

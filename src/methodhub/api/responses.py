@@ -18,6 +18,7 @@ def is_echoed(value: bytes) -> bool:
 
 
 def error_body(error: HubError, path: str, request_id: str, now: float) -> bytes:
-    """F1 below `/twins`, F2 everywhere else (`wire/service.md` 1.7)."""
-    render = error_body_nested if path.lower().startswith("/twins/") else error_body_listed
+    """F1 below `/twins` and `/digitaltwins`, F2 everywhere else (`wire/service.md` 1.7)."""
+    is_nested = path.lower().startswith(("/twins/", "/digitaltwins/"))
+    render = error_body_nested if is_nested else error_body_listed
     return render(error, request_id, now)

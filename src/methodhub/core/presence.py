@@ -61,6 +61,10 @@ class Presence:
             )
         return replace(identity, connected=False)
 
+    def connected_devices(self) -> int:
+        """How many devices are connected at this moment; their modules do not count."""
+        return sum(not attachment.target.module_id for attachment in self._table)
+
     async def write(self) -> None:
         """Write what has changed since the last time. After a failure it is kept for the next one."""
         batch = self._written = self._unwritten

@@ -31,7 +31,9 @@ class _Capabilities(msgspec.Struct, rename="camel"):
     iot_edge: bool | None = None
 
 
-class _Body(msgspec.Struct, rename="camel"):
+class IdentityFields(msgspec.Struct, rename="camel"):
+    """What a back end says of an identity."""
+
     device_id: str | None = None
     module_id: str | None = None
     status: str | None = None
@@ -44,7 +46,7 @@ class _Body(msgspec.Struct, rename="camel"):
     etag: str | None = None
 
 
-_decode = msgspec.json.Decoder(_Body).decode
+_decode = msgspec.json.Decoder(IdentityFields).decode
 
 
 def parse_identity(body: bytes, target: Target) -> Identity:
@@ -63,6 +65,11 @@ def parse_identity(body: bytes, target: Target) -> Identity:
             raise HubError(
                 ErrorCode.ArgumentInvalid, f"{key} is {given[:140]!r} in the body and {wanted!r} in the path."
             )
+    return identity_of(fields, target)
+
+
+def identity_of(fields: IdentityFields, target: Target) -> Identity:
+    """The identity that these fields describe. Raises 400004."""
     return Identity(
         target=target,
         generation_id="",

@@ -55,22 +55,47 @@ def parse_method_request(body: bytes, rules: MethodRules) -> MethodRequest:
         raise HubError(ErrorCode.ArgumentInvalid, f"The body is not a method call: {error}.") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HubError(ErrorCode.IotHubFormatError, f"The body is not JSON: {error}.") from None
-    name = fields.method_name
+    payload = None if isinstance(fields.payload, UnsetType) else bytes(fields.payload)
+    return _checked_request(
+        fields.method_name, payload, fields.response_timeout_in_seconds, fields.connect_timeout_in_seconds, rules
+    )
+
+
+def component_method(component: str | None, name: str) -> str:
+    """What a device calls a method of one of its components."""
+    return name if component is None else f"{component}*{name}"
+
+
+def method_request(name: str, payload: bytes | None, query: bytes, rules: MethodRules) -> MethodRequest:
+    """The same from a request whose timeouts stand in its query, and whose body is the payload. Raises 400004."""
+    response, connect = (_seconds(query, key) for key in (b"responsetimeoutinseconds", b"connecttimeoutinseconds"))
+    return _checked_request(name, payload, response, connect, rules)
+
+
+def _seconds(query: bytes, key: bytes) -> int | None:
+    text = query_value(query, key)
+    if not text:
+        return None
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise HubError(ErrorCode.ArgumentInvalid, f"{key.decode()} is {text[:40]!r}, no number of seconds.")
+    return int(text)
+
+
+def _checked_request(
+    name: str | None, payload: bytes | None, response: int | None, connect: int | None, rules: MethodRules
+) -> MethodRequest:
     if not name:
         raise HubError(ErrorCode.ArgumentInvalid, "methodName is null or empty.")
     if METHOD_NAME.fullmatch(name) is None:
         raise _invalid_name(name)
-    response = fields.response_timeout_in_seconds
     if response is None:
         response = rules.response_timeout_default
     elif not rules.response_timeout_min <= response <= rules.response_timeout_max:
         raise _out_of_range("responseTimeoutInSeconds", rules.response_timeout_min, rules.response_timeout_max)
-    connect = fields.connect_timeout_in_seconds
     if connect is None:
         connect = rules.connect_timeout_default
     elif not 0 <= connect <= rules.connect_timeout_max:
         raise _out_of_range("connectTimeoutInSeconds", 0, rules.connect_timeout_max)
-    payload = None if isinstance(fields.payload, UnsetType) else bytes(fields.payload)
     if payload is not None:
         _check_payload(payload, rules.payload_limit)
     return MethodRequest(name, payload, response, connect)

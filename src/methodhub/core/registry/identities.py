@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from methodhub.core.clock import Clock
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Identity, Target
-from methodhub.core.ports import Bus, CertificateExpected, CloseReason, IdentityStore, TargetRevoked
+from methodhub.core.ports import Bus, CertificateExpected, CloseReason, IdentityStore, RegistryStatistics, TargetRevoked
 from methodhub.core.registry.capacity import MAX_DEVICES, Capacity
 from methodhub.core.registry.rules import (
     already_exists,
@@ -114,6 +114,9 @@ class Registry:
     async def modules(self, device_id: str) -> list[Identity]:
         await self.get(Target(device_id))
         return await self._store.modules(device_id)
+
+    async def statistics(self) -> RegistryStatistics:
+        return await self._store.statistics()
 
     def pin(self, identity: Identity, device: Identity) -> None:
         """Keep a connected target's identity, and its device's, in memory."""
