@@ -30,6 +30,8 @@ class Metrics:
         self.protocol_errors = 0
         self.throttled: dict[tuple[str, str], int] = {}
         """Requests that a throttle held up, by its name and `delayed` or the name of an error code."""
+        self.job_devices: dict[str, int] = {}
+        """Devices that ended in jobs, by outcome: `ok`, or the name of an error code."""
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         """Name -> (help, reader) of values that others own."""
 
@@ -40,6 +42,9 @@ class Metrics:
 
     def throttled_once(self, throttle: str, outcome: str) -> None:
         self.throttled[throttle, outcome] = self.throttled.get((throttle, outcome), 0) + 1
+
+    def job_device_ended(self, outcome: str) -> None:
+        self.job_devices[outcome] = self.job_devices.get(outcome, 0) + 1
 
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""
@@ -63,6 +68,12 @@ class Metrics:
         for (throttle, outcome), count in self.throttled.items():
             throttled.add_metric([throttle, outcome], count)
         yield throttled
+        devices = CounterMetricFamily(
+            "methodhub_job_devices", "Devices that ended in jobs by outcome", labels=["outcome"]
+        )
+        for outcome, count in self.job_devices.items():
+            devices.add_metric([outcome], count)
+        yield devices
         for name, text, value in (
             ("late_answers", "Answers that no call waited for", self.late_answers),
             ("invalid_answers", "Answers that were no valid result", self.invalid_answers),

@@ -1,5 +1,4 @@
-"""What only an administrator may ask: policies with their keys, CA certificates, facts about the hub, all devices page
-by page."""
+"""What only an administrator may ask: CA certificates, facts about the hub, all devices page by page."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from methodhub.api.access import demand, demand_administrator, services_of
 from methodhub.api.bodies import read_body
 from methodhub.api.devices import MAX_LIST, json_response, parse_top
 from methodhub.api.services import ApiServices
-from methodhub.core.access import RIGHT_NAMES, Action
+from methodhub.core.access import Action
 from methodhub.core.certificates.rules import CertificateAuthority
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.iothub.identities import identity_json
@@ -28,7 +27,6 @@ _FACT_NAMES = {"https_port": "httpsPort", "mqtt_port": "mqttPort", "amqp_port": 
 
 def admin_routes() -> list[Route]:
     return [
-        Route("/admin/policies", policies, methods=["GET"]),
         Route("/admin/ca-certificates", authorities, methods=["GET"]),
         Route("/admin/ca-certificates/{name}", authority, methods=["GET"]),
         Route("/admin/ca-certificates/{name}", add_authority, methods=["PUT"]),
@@ -38,21 +36,6 @@ def admin_routes() -> list[Route]:
         Route("/admin/devices", devices, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
     ]
-
-
-async def policies(request: Request) -> Response:
-    services = demand_administrator(request)
-    return json_response(
-        [
-            {
-                "name": policy.name,
-                "rights": [RIGHT_NAMES[right] for right in policy.rights],
-                "primaryKey": policy.primary_key,
-                "secondaryKey": policy.secondary_key,
-            }
-            for policy in services.policies.all()
-        ]
-    )
 
 
 class _Certificate(msgspec.Struct):

@@ -30,7 +30,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 def build_app(services: ApiServices) -> Starlette:
     app = Starlette(
-        routes=[*device_routes(), *admin_routes(), *probe_routes(), *method_routes()],
+        routes=all_routes(),
         exception_handlers={
             HubError: on_hub_error,
             HTTPException: on_routing_error,
@@ -42,6 +42,21 @@ def build_app(services: ApiServices) -> Starlette:
     app.state.services = services
     app.add_middleware(ResponseHeaders, services=services)
     return app
+
+
+def all_routes() -> list[Route]:
+    """Each route of the service and of administration, in the order in which they are looked at."""
+    return [
+        *device_routes(),
+        *bulk_routes(),
+        *twin_routes(),
+        *digital_twin_routes(),
+        *registry_routes(),
+        *policy_routes(),
+        *admin_routes(),
+        *probe_routes(),
+        *method_routes(),
+    ]
 
 
 class ResponseHeaders:
@@ -78,7 +93,8 @@ async def on_hub_error(request: Request, error: Exception) -> Response:
 async def on_routing_error(request: Request, error: Exception) -> Response:
     """[HUB-routing-errors] Format F4, with the header that tells the two apart."""
     assert isinstance(error, HTTPException)
-    if error.status_code == ErrorCode.GenericMethodNotAllowed.http_status:
+    # An empty module id makes of a module's path that of all modules, which has fewer verbs.
+    if error.status_code == ErrorCode.GenericMethodNotAllowed.http_status or "/modules//" in request.url.path:
         code = ErrorCode.GenericMethodNotAllowed
         message = f"The requested resource does not support http method '{request.method}'."
     else:
