@@ -131,10 +131,10 @@ class Failure:
 def read_failure(error: dict[str, Any]) -> Failure:
     code, name, inner = None, None, {}
     if error.get("body"):
-        message = json.loads(error["body"])["Message"]
+        message = json.loads(error["body"]).get("Message", "")
         if message.startswith("ErrorCode:"):
             name = message.removeprefix("ErrorCode:").split(";")[0]
-        else:
+        elif message.startswith("{"):
             inner = json.loads(message)
             code = inner["errorCode"]
     return Failure(error["type"], error["message"], error.get("status"), code, name, error.get("header"), inner)
@@ -145,11 +145,13 @@ class Service(SdkProgram):
 
     def __init__(self, hub: RunningHub, language: Language, policy: str = "iothubowner") -> None:
         super().__init__(language, PROGRAMS / "service", service_env(hub, hub.policy_connection_string(policy)))
+        self.hub = hub
         self.language = language
         self._numbers = count(1)
         self._results: dict[int, dict[str, Any]] = {}
 
     def begin(self, verb: str, *args: Any, **more: Any) -> int:
+        """`more`: what else the program of this language takes in a line."""
         number = next(self._numbers)
         self.say(json.dumps({"n": number, "verb": verb, "args": args, **more}))
         return number

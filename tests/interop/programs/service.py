@@ -1,7 +1,8 @@
 """A back end with azure-iot-hub: each line of input is a call, each `result` line how it ended.
 
-In: {"n", "verb", "args", "connection"?}. Out: `result {"n", "ok"}` or `result {"n", "error": {...}}`, in the order in
-which they end.
+In: {"n", "verb", "args", "on"?, "connection"?}; `on`: whose method it is, by default `IoTHubRegistryManager`'s; an
+argument {"$": "Twin", ...} is built as that model. Out: `result {"n", "ok"}` or `result {"n", "error": {...}}`, in the
+order in which they end. The verb `methods` lists the public methods of `on`.
 """
 
 import json
@@ -11,7 +12,8 @@ import threading
 from functools import cache
 from typing import Any
 
-from azure.iot.hub import IoTHubRegistryManager  # type: ignore[import-untyped]  # it has no types
+from azure.iot import hub
+from azure.iot.hub import models  # type: ignore[import-untyped]  # it has no types
 from azure.iot.hub.models import CloudToDeviceMethod  # type: ignore[import-untyped]  # it has no types
 
 OWN = os.environ["IOTHUB_CONNECTION_STRING"]
@@ -19,8 +21,17 @@ writing = threading.Lock()
 
 
 @cache
-def manager(connection_string: str) -> Any:
-    return IoTHubRegistryManager.from_connection_string(connection_string)
+def manager(kind: str, connection_string: str) -> Any:
+    return getattr(hub, kind).from_connection_string(connection_string)
+
+
+def built(value: Any) -> Any:
+    """An argument, with its models."""
+    if isinstance(value, list):
+        return [built(each) for each in value]
+    if isinstance(value, dict) and "$" in value:
+        return getattr(models, value["$"])(**{name: built(each) for name, each in value.items() if name != "$"})
+    return value
 
 
 def invoke(client: Any, device_id: str, module_id: str, call: dict[str, Any]) -> Any:
@@ -39,11 +50,14 @@ def plain(value: Any) -> Any:
 def serve(line: dict[str, Any]) -> None:
     result: dict[str, Any] = {"n": line["n"]}
     try:
-        client = manager(line.get("connection") or OWN)
-        if line["verb"] == "invoke":
+        kind = line.get("on", "IoTHubRegistryManager")
+        client = manager(kind, line.get("connection") or OWN)
+        if line["verb"] == "methods":
+            result["ok"] = [name for name in dir(client) if callable(getattr(client, name)) and name[0] != "_"]
+        elif line["verb"] == "invoke":
             result["ok"] = plain(invoke(client, *line["args"]))
         else:
-            result["ok"] = plain(getattr(client, line["verb"])(*line["args"]))
+            result["ok"] = plain(getattr(client, line["verb"])(*map(built, line["args"])))
     except Exception as error:  # noqa: BLE001
         response = getattr(error, "response", None)
         result["error"] = {"type": type(error).__name__, "message": str(error)}
