@@ -37,12 +37,12 @@ ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
 
 def failed(text: str) -> HubError:
-    """[HUB-query-error] A job tells it as it is (`wire/service.md` 4.1)."""
-    return HubError(ErrorCode.ArgumentInvalid, f"SQL query parse failed{text}")
+    """[HUB-query-error]"""
+    return HubError(ErrorCode.ArgumentInvalid, text)
 
 
 def wrong(line: int, column: int, text: str) -> HubError:
-    return failed(f" at line {line}, column {column}: {text}.")
+    return failed(f"The query is wrong at line {line}, column {column}: {text}.")
 
 
 class Part(NamedTuple):

@@ -38,7 +38,9 @@ def parse_query(text: str) -> Query:
 
 
 def parse_condition(text: str) -> Condition:
-    """The targets that a job means: what stands behind WHERE, `*`, or `FROM devices.modules WHERE ...`. Raises 400004."""
+    """The targets that a job means: what stands behind WHERE, or `*`, or `FROM devices.modules WHERE ...`.
+
+    Raises 400004 as `parse_query` does."""
     condition = _parse("condition", text)
     assert isinstance(condition, Condition)
     return condition
@@ -48,11 +50,11 @@ def _parse(start: str, text: str) -> object:
     from lark import UnexpectedCharacters, UnexpectedToken  # noqa: PLC0415 - slow, and most hubs are never asked
 
     if len(text) > MAX_LENGTH:
-        raise failed(f": the text has {len(text)} characters of at most {MAX_LENGTH}.")
+        raise failed(f"The query has {len(text)} characters of at most {MAX_LENGTH}.")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise failed(": the text is no Unicode.")
+        raise failed("The query is no Unicode text.")
     try:
-        part = _parsers().parse(text, start=start)
+        part: object = _parsers().parse(text, start=start)
     except UnexpectedCharacters as error:
         expected = _expected(error.allowed or set())
         # A quote or bracket that nothing closes is no token at all.
@@ -76,7 +78,9 @@ def _parsers() -> Lark:
 def _accepted(error: UnexpectedToken) -> set[str]:
     # What is expected after the rules that may end here have ended; the error itself names too much.
     parser = error.interactive_parser
-    return set(error.expected) if parser is None else parser.accepts()
+    assert parser is not None
+    accepted: set[str] = parser.accepts()  # type: ignore[no-untyped-call]
+    return accepted
 
 
 def _expected(terminals: set[str]) -> str:

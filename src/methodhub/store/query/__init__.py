@@ -1,0 +1,1 @@
+"""Queries as SQL: a syntax tree becomes expressions for SQLite and for PostgreSQL, with bound parameters only."""
