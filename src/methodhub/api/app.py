@@ -17,7 +17,12 @@ from methodhub.api.access import services_of
 from methodhub.api.admin import admin_routes
 from methodhub.api.devices import device_routes
 from methodhub.api.responses import ECHO_HEADERS, JSON_TYPE, error_body, is_echoed
+from methodhub.api.routes.bulk import bulk_routes
+from methodhub.api.routes.digital_twins import digital_twin_routes
+from methodhub.api.routes.policies import policy_routes
+from methodhub.api.routes.registry import registry_routes
 from methodhub.api.services import ApiServices
+from methodhub.api.twins import twin_routes
 from methodhub.core.access import ADMINISTRATOR
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.ports import StoreUnavailable
