@@ -10,7 +10,9 @@ from typing import Protocol
 from methodhub.core.access import Policy
 from methodhub.core.calls import MethodRequest, Outcome, Settle
 from methodhub.core.certificates.rules import CertificateAuthority
+from methodhub.core.errors import HubError
 from methodhub.core.identity import Identity, Target
+from methodhub.core.jobs.model import DeviceJobStatus, Job, JobStatus, JobType, Lease, Orphan, Progress, Report
 from methodhub.core.twins.model import Twin
 
 
@@ -30,6 +32,10 @@ class CloseReason(StrEnum):
 
 class StoreUnavailable(Exception):
     """A store cannot do its work at this time: its disk is full, its database locked or away. The text says why."""
+
+
+class QueryTooSlow(Exception):
+    """A query took longer than it may, or found no connection in that time."""
 
 
 class DeviceConnection(Protocol):
@@ -287,4 +293,107 @@ class HubStore(Protocol):
     async def save_twins(self, twins: Sequence[tuple[Twin, int]]) -> list[bool]:
         """Write each twin if the stored one has the version given with it (FRESH_VERSION: or there is none), all in one
         transaction. False for one that has another version, or whose identity is gone."""
+        ...
+
+
+class Insertion(StrEnum):
+    """How the insert of a job ended."""
+
+    DONE = "it is stored"
+    EXISTS = "its id is taken"
+    FULL = "as many jobs are active as may be"
+
+
+class JobStore(Protocol):
+    """Jobs, their devices, and the nodes that call them. Each method is one transaction, in which the counts of a job
+    change with the states of its devices. `now`: seconds since 1970 by the hub's clock; a node's life is measured by
+    the database's."""
+
+    async def insert(self, job: Job, active_limit: int) -> Insertion:
+        """Unless its id is taken; or it begins now, and so many jobs are queued or run already."""
+        ...
+
+    async def get(self, job_id: str) -> Job | None: ...
+
+    async def page(self, job_type: JobType | None, status: JobStatus | None, after: str, limit: int) -> list[Job]:
+        """In the order of their ids, behind the id `after`."""
+        ...
+
+    async def due(self, now: float, limit: int) -> list[Job]:
+        """Those that run, then those that should, the earliest first."""
+        ...
+
+    async def next_start(self, now: float) -> float | None:
+        """When the next job begins that does not yet."""
+        ...
+
+    async def begin(self, job_id: str, now: float) -> Progress | None:
+        """It runs from now on, and its devices are being chosen. None if it runs already, or has ended."""
+        ...
+
+    async def select(self, job: Job, after: Target, targets: Sequence[Target], last: bool, now: float) -> Progress:
+        """Add devices that were chosen behind the target `after`; `last`: there are no more. Without effect if others
+        were added meanwhile, or no more are wanted."""
+        ...
+
+    async def open_rest(self, job_id: str) -> Progress:
+        """The devices behind the first ones of a rollout may be called."""
+        ...
+
+    async def give_up(self, job_id: str, reason: str) -> Progress:
+        """No further device is to be called, and the job fails; unless it is being cancelled."""
+        ...
+
+    async def lease(
+        self, job_id: str, node_id: str, now: float, limit: int, below: int | None
+    ) -> tuple[list[Lease], Progress]:
+        """Mark due devices as running on this node, so that no other takes them. `below`: of the first so many only."""
+        ...
+
+    async def next_due(self, job_id: str, now: float) -> float | None:
+        """When the next device is due that is not yet and does not wait for its connect."""
+        ...
+
+    async def record(self, node_id: str, reports: Sequence[Report], now: float) -> dict[str, Progress]:
+        """Write what became of devices, each if this node still has its lease. The progress of their jobs, by id."""
+        ...
+
+    async def end_pending(
+        self, job_id: str, status: DeviceJobStatus, error: HubError | None, now: float, limit: int
+    ) -> Progress:
+        """End so many devices that wait. `error`: of those that have none of an earlier call."""
+        ...
+
+    async def finish(self, job_id: str, status: JobStatus, now: float) -> Progress:
+        """End a running job none of whose devices is left."""
+        ...
+
+    async def cancel(self, job_id: str, now: float) -> Job | None:
+        """End a job that has not begun; let one that runs begin no further device. None if there is no such job."""
+        ...
+
+    async def wake(self, targets: Sequence[Target], now: float) -> set[str]:
+        """Devices that wait for their connect are due. The ids of their jobs."""
+        ...
+
+    async def enroll(self, node_id: str, seconds: float, alone: bool) -> None:
+        """A node lives for so many seconds. `alone`: every other one is dead, as its caller knows."""
+        ...
+
+    async def renew(self, node_id: str, seconds: float) -> bool:
+        """It lives for so many seconds from now. False if it was taken for dead: its leases are no longer its own."""
+        ...
+
+    async def retire(self, node_id: str) -> None: ...
+
+    async def bury(self) -> None:
+        """Forget the nodes whose time is over."""
+        ...
+
+    async def orphans(self, limit: int) -> list[Orphan]:
+        """Devices that run on a node which is no more."""
+        ...
+
+    async def purge(self, before: float, limit: int) -> bool:
+        """Delete jobs that ended before, so many rows of one. False if there was none."""
         ...
