@@ -9,14 +9,27 @@ from methodhub.core.access import ADMINISTRATOR, Action, authorize
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.iothub.rest import check_api_version
 
+STANDARD_ONLY = frozenset({Action.METHODS_INVOKE, Action.JOBS_READ, Action.JOBS_WRITE, Action.JOBS_DELETE})
+"""What hubs of the basic tier lack: direct methods, and jobs, which call them on many devices."""
+
 
 def services_of(request: Request) -> ApiServices:
     services: ApiServices = request.app.state.services
     return services
 
 
+def check_tier(services: ApiServices, action: Action) -> None:
+    """[HUB-basic-tier] Raises 403010."""
+    if services.is_basic_tier and action in STANDARD_ONLY:
+        raise HubError(
+            ErrorCode.OperationNotAvailableInCurrentTier,
+            "Direct methods and jobs are not available in the basic tier of this hub.",
+        )
+
+
 def demand(request: Request, action: Action) -> ApiServices:
-    """The services, for a caller that may do this at this path and names an api-version. Raises 401002, 400001."""
+    """The services, for a caller that may do this at this path and names an api-version. Raises 401002, 400001,
+    403010."""
     refusal = getattr(request.state, "refusal", None)
     if refusal is not None:
         raise refusal
@@ -24,6 +37,7 @@ def demand(request: Request, action: Action) -> ApiServices:
     authorize(request.state.principal, action, path)
     if request.state.principal is not ADMINISTRATOR:
         check_api_version(request.query_params.get("api-version"))
+    check_tier(services_of(request), action)
     return services_of(request)
 
 

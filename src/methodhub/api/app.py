@@ -19,7 +19,9 @@ from methodhub.api.devices import device_routes
 from methodhub.api.responses import ECHO_HEADERS, JSON_TYPE, error_body, is_echoed
 from methodhub.api.routes.bulk import bulk_routes
 from methodhub.api.routes.digital_twins import digital_twin_routes
+from methodhub.api.routes.gates import Authentication, Throttling
 from methodhub.api.routes.policies import policy_routes
+from methodhub.api.routes.query import query_routes
 from methodhub.api.routes.registry import registry_routes
 from methodhub.api.services import ApiServices
 from methodhub.api.twins import twin_routes
@@ -45,6 +47,9 @@ def build_app(services: ApiServices) -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.services = services
+    if services.throttles is not None:
+        app.add_middleware(Throttling, throttles=services.throttles, refuse=on_hub_error)
+    app.add_middleware(Authentication)
     app.add_middleware(ResponseHeaders, services=services)
     return app
 
@@ -55,6 +60,7 @@ def all_routes() -> list[Route]:
         *device_routes(),
         *bulk_routes(),
         *twin_routes(),
+        *query_routes(),
         *digital_twin_routes(),
         *registry_routes(),
         *policy_routes(),
@@ -90,7 +96,9 @@ class ResponseHeaders:
 async def on_hub_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HubError)
     if error.reason is not None:
-        log.info("request refused", path=request.url.path, code=int(error.code), reason=error.reason)
+        log.info(
+            "request refused", verb=request.method, path=request.url.path, code=int(error.code), reason=error.reason
+        )
     body = error_body(error, request.url.path, request.state.request_id, services_of(request).clock.wall())
     return Response(body, error.code.http_status, headers={"iothub-errorcode": error.code.name}, media_type=JSON_TYPE)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import msgspec
+from msgspec.structs import replace
 
+from methodhub.api.access import check_tier
 from methodhub.api.responses import ECHO_HEADERS, is_echoed
-from methodhub.core.access import Action, authorize
+from methodhub.core.access import Action, Principal, authorize
+from methodhub.core.bearer.tokens import KeysWanted
 from methodhub.core.errors import HubError
 from methodhub.core.identity import ID_PATTERN, Target
 from methodhub.core.registry import not_found
@@ -19,6 +22,7 @@ from methodhub.iothub.rest import check_api_version, query_value
 
 if TYPE_CHECKING:
     from methodhub.api.http import HttpConnection
+    from methodhub.api.services import ApiServices
 
 _ROUTE = re.compile(r"/twins/([^/]+)(?:/modules/([^/]+))?/methods/?", re.IGNORECASE)
 
@@ -43,6 +47,11 @@ def is_websocket_path(raw_path: bytes) -> bool:
     return path.removesuffix(b"/") == WEBSOCKET_PATH
 
 
+class Undecided(NamedTuple):
+    authorization: bytes
+    query: bytes
+
+
 class CallHead(msgspec.Struct, frozen=True, gc=False):
     """`error`: the answer that is due without a look at the body. `echo`: header lines that go back to the caller.
     `authorized_until`: seconds since 1970, UTC; a head whose caller is an administrator is never known again."""
@@ -56,6 +65,8 @@ class CallHead(msgspec.Struct, frozen=True, gc=False):
     error: HubError | None
     authorized_until: float
     policies_version: int
+    undecided: Undecided | None = None
+    """Who calls must be found out first: then `decide` makes of this head the one to go by."""
 
 
 def read_call_head(
@@ -64,17 +75,16 @@ def read_call_head(
     """[HUB-authorize-first] Decided from the headers, before a byte of the body is kept or unpacked."""
     error: HubError | None = None
     until = 0.0
-    module = ("modules", target.module_id) if target.module_id else ()
-    path = ("twins", target.device_id, *module, "methods")
+    undecided = None
+    authorization = headers.get(b"authorization")
     try:
-        principal = connection.authenticate()
+        principal = connection.authenticate(authorization)
         until = principal.expiry
-        authorize(principal, Action.METHODS_INVOKE, path)
-        check_api_version(query_value(query, b"api-version"))
-        if not ID_PATTERN.fullmatch(target.device_id):
-            raise not_found(target.device)
+        check_call(connection.services, principal, target, query)
     except HubError as refusal:
         error = refusal
+    except KeysWanted:
+        undecided = Undecided(authorization or b"", query)
     encoding = headers.get(b"content-encoding")
     return CallHead(
         target=target,
@@ -90,7 +100,33 @@ def read_call_head(
         error=error,
         authorized_until=until,
         policies_version=connection.services.policies.version,
+        undecided=undecided,
     )
+
+
+async def decide(connection: HttpConnection, head: CallHead, undecided: Undecided) -> CallHead:
+    """[HUB-bearer-wait] The head once its caller's issuer was asked for its keys."""
+    services = connection.services
+    error: HubError | None = None
+    until = 0.0
+    try:
+        principal = await connection.authenticate_later(undecided.authorization)
+        until = principal.expiry
+        check_call(services, principal, head.target, undecided.query)
+    except HubError as refusal:
+        error = refusal
+    version = services.policies.version
+    return replace(head, error=error, authorized_until=until, policies_version=version, undecided=None)
+
+
+def check_call(services: ApiServices, principal: Principal, target: Target, query: bytes) -> None:
+    """[HUB-basic-tier] Behind the right and the api-version, before anything of the body or the target."""
+    module = ("modules", target.module_id) if target.module_id else ()
+    authorize(principal, Action.METHODS_INVOKE, ("twins", target.device_id, *module, "methods"))
+    check_api_version(query_value(query, b"api-version"))
+    check_tier(services, Action.METHODS_INVOKE)
+    if not ID_PATTERN.fullmatch(target.device_id):
+        raise not_found(target.device)
 
 
 class KnownHeads:
@@ -117,7 +153,13 @@ class KnownHeads:
         """`data`: a request whose `head` was read from it, perhaps with something before or behind it: then, and if
         the head asks for more than an answer, it is not remembered."""
         end = data.find(b"\r\n\r\n") + 4
-        plain = head.error is None and head.keep_alive and not head.expects_continue and head.content_encoding is None
+        plain = (
+            head.error is None
+            and head.undecided is None
+            and head.keep_alive
+            and not head.expects_continue
+            and head.content_encoding is None
+        )
         whole = data.startswith(b"POST ") and head.content_length == len(data) - end <= self._body_limit
         if not plain or not whole or end > LONGEST_KNOWN_HEAD:
             return

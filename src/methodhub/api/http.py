@@ -4,6 +4,7 @@ bodies and silence, and every request authenticated from its headers."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import httptools
@@ -16,8 +17,9 @@ from uvicorn.server import ServerState
 
 from methodhub.api.heads import KnownHeads, is_websocket_path, match_method_route, read_call_head
 from methodhub.api.methods import MethodExchange, ResponseHeads
-from methodhub.api.services import ApiServices, authenticate
+from methodhub.api.services import ApiServices, authenticate, authenticate_later
 from methodhub.core.access import ADMINISTRATOR, Principal
+from methodhub.core.bearer.tokens import KeysWanted
 from methodhub.core.deadlines import Deadline
 from methodhub.core.errors import HubError
 from methodhub.net.stream import Stream
@@ -76,13 +78,25 @@ class HttpConnection(HttpToolsProtocol):
         self._idle_clock: Deadline | None = None
         self._idle_since = server.services.clock.monotonic()
 
-    def authenticate(self) -> Principal:
-        """Whoever sent the headers just read. Raises 401002."""
+    def authenticate(self, header: bytes | None) -> Principal:
+        """Whoever sent a request with this Authorization header. Raises 401002, and KeysWanted."""
         if self._administrator:
             return ADMINISTRATOR
-        principal = authenticate(self.services, self._fields.get(b"authorization"))
+        principal = authenticate(self.services, header)
         self.stream.authenticated()
         return principal
+
+    async def authenticate_later(self, header: bytes) -> Principal:
+        """[HUB-bearer-wait] Meanwhile no more is read: the caller is a stranger still. Raises 401002."""
+        self._undecided += 1
+        self._read_or_wait()
+        try:
+            principal = await authenticate_later(self.services, header)
+            self.stream.authenticated()
+            return principal
+        finally:
+            self._undecided -= 1
+            self._read_or_wait()
 
     # --- bytes ---------------------------------------------------------------------------------------------------
 
@@ -196,6 +210,9 @@ class HttpConnection(HttpToolsProtocol):
 
     _taking_turns = False
 
+    _undecided = 0
+    """Requests whose caller's issuer is being asked."""
+
     def on_message_begin(self) -> None:
         self._begun_in_chunk += 1
         self._in_message = True
@@ -242,10 +259,14 @@ class HttpConnection(HttpToolsProtocol):
 
     def _start_cycle(self, method: bytes, path: bytes, query: bytes) -> None:
         """Hand the request to uvicorn, with who asks in its state: the routes decide what that one may do."""
+        header = self._fields.get(b"authorization")
         try:
-            state: dict[str, Any] = {"principal": self.authenticate()}
+            state: dict[str, Any] = {"principal": self.authenticate(header)}
         except HubError as error:
             state = {"refusal": error}
+        except KeysWanted:
+            assert header is not None
+            state = {"authenticate": partial(self.authenticate_later, header)}
         self.scope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
@@ -317,7 +338,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _read_or_wait(self) -> None:
         """[HUB-slow-caller] No more is read from a caller that has enough in line, or does not take its answers."""
-        if len(self.pipeline) >= MAX_LINE or self.flow.write_paused:
+        if len(self.pipeline) >= MAX_LINE or self.flow.write_paused or self._undecided:
             self.flow.pause_reading()
         else:
             self.flow.resume_reading()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from asyncio import Event
+from asyncio import Event, Task, get_running_loop
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -11,10 +12,13 @@ from zlib import crc32
 import structlog
 
 from methodhub.api.bodies import too_large, unpack
-from methodhub.api.heads import CallHead
-from methodhub.core.calls import MethodResult, Outcome
+from methodhub.api.heads import CallHead, Undecided, decide
+from methodhub.core.calls import MethodRequest, MethodResult, Outcome
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.methods import Invocation
+from methodhub.core.throttles.limits import method_blocks
+from methodhub.core.throttles.throttle import Waiting
+from methodhub.core.throttles.throttles import Throttles
 from methodhub.iothub.rest import error_body_nested, parse_method_request, result_body
 
 if TYPE_CHECKING:
@@ -60,6 +64,7 @@ class MethodExchange:
         "_invocation",
         "_size",
         "_started",
+        "_waiting",
         "disconnected",
         "head",
         "keep_alive",
@@ -76,6 +81,8 @@ class MethodExchange:
         self._started = False
         self._error = head.error
         self._invocation: Invocation | None = None
+        self._waiting: Task[None] | Waiting | None = None
+        """For its caller's issuer, or for its turn."""
         self.keep_alive = head.keep_alive
         # What uvicorn's protocol looks at in its own cycles.
         self.response_complete = False
@@ -91,11 +98,20 @@ class MethodExchange:
 
     def start(self) -> None:
         """Every earlier request on the connection is answered: this one's turn."""
+        if self.head.undecided is not None:
+            self._waiting = get_running_loop().create_task(self._decide(self.head.undecided))
+            return
         self._started = True
         if self._error is not None or self._complete:
             self._proceed()
         elif self.head.expects_continue:
             self._connection.transport.write(_CONTINUE)
+
+    async def _decide(self, undecided: Undecided) -> None:
+        self.head = await decide(self._connection, self.head, undecided)
+        self._error = self._error or self.head.error
+        self._waiting = None
+        self.start()
 
     def add_body(self, data: bytes) -> None:
         if self._error is not None:
@@ -140,6 +156,25 @@ class MethodExchange:
         except HubError as error:
             self._respond_error(error)
             return
+        if services.throttles is None or self._passes(services.throttles, request):
+            self._invoke(request)
+
+    def _passes(self, throttles: Throttles, request: MethodRequest) -> bool:
+        """[HUB-throttle-methods] Whether it is the call's turn already; else it comes, or is refused."""
+        blocks = method_blocks(len(request.payload or b""))
+        try:
+            self._waiting = throttles.methods.enter(blocks, partial(self._turn, request))
+        except HubError as error:
+            self._respond_error(error)
+            return False
+        return self._waiting is None
+
+    def _turn(self, request: MethodRequest) -> None:
+        self._waiting = None
+        self._invoke(request)
+
+    def _invoke(self, request: MethodRequest) -> None:
+        services = self._connection.services
         assert services.methods is not None
         invocation = services.methods.invoke(self.head.target, request, self._settled)
         if not self.response_complete:
@@ -151,6 +186,9 @@ class MethodExchange:
         if self._invocation is not None:
             self._invocation.cancel()
             self._invocation = None
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
     # --- the response --------------------------------------------------------------------------------------------
 

@@ -78,6 +78,17 @@ class IssuerTable(BaseModel):
     grants: GrantTable | None = None
 
 
+def issuers_setting() -> Any:
+    return Field(
+        (),
+        description="Further issuers. What a table leaves out is as in the settings above, jwks_url excepted.",
+        json_schema_extra={
+            "allowed": "TOML tables with issuer, jwks_url, audience, algorithms, claims and grants; or as JSON",
+            "default": "none",
+        },
+    )
+
+
 IssuerTables = Annotated[tuple[IssuerTable, ...], BeforeValidator(_read_tables)]
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from methodhub.config.bearer import Algorithms, GrantTable, IssuerTables, Texts, Url, grants_setting
+from methodhub.config.bearer import Algorithms, GrantTable, IssuerTables, Texts, Url, grants_setting, issuers_setting
 from methodhub.config.checks import (
     NAME_RULE,
     PREFIX,
@@ -27,6 +27,7 @@ from methodhub.config.checks import (
     split_names,
     whole,
 )
+from methodhub.config.database import URL_RULE, check_database_url, travels_in_the_open
 from methodhub.core.bearer.issuers import ALGORITHMS, AUDIENCE, CLAIMS
 
 
@@ -51,6 +52,18 @@ class Settings(BaseSettings):
         "true or false",
         "Keep identities, keys and sessions in memory only; they are gone when the hub ends. Devices of the Python SDK "
         "then get no calls after a restart of the hub until they are restarted too.",
+    )
+    database_url: Annotated[str, AfterValidator(check_database_url)] | None = setting(
+        None,
+        URL_RULE,
+        "PostgreSQL database that holds identities, twins, jobs and policies. Unset: an SQLite file in data_dir. Needs "
+        "methodhub[cluster]. It holds a password: better in the environment or a file than among the flags.",
+    )
+    database_plaintext: bool = setting(
+        False,
+        "true or false",
+        "Whether connections to a database that is not on this machine may go without TLS. All keys would travel in "
+        "the open.",
     )
     hostname: Annotated[tuple[str, ...], BeforeValidator(split_names), AfterValidator(check_names)] = setting(
         ("127.0.0.1", "localhost"),
@@ -136,6 +149,13 @@ class Settings(BaseSettings):
         1_000_000, 1, 100_000_000, "devices", "Devices that the hub may hold; a further one is refused with 403002."
     )
     modules_per_device: int = whole(50, 1, 10_000, "modules", "Modules that one device may have.")
+    job_concurrency: int = whole(
+        500, 1, 100_000, "devices", "Devices that all jobs together call at once, shared evenly between them."
+    )
+    running_jobs: int = whole(
+        100, 1, 10_000, "jobs", "Jobs that run or wait to run at once; a further one is refused with 429004."
+    )
+    job_retention_days: int = whole(30, 1, 3650, "days", "Time for which an ended job and its results are kept.")
     http_body_limit: int = whole(
         262_144, 1024, 16 * 1024 * 1024, "bytes", "Largest body of an HTTP request, also after it is unpacked."
     )
@@ -185,11 +205,7 @@ class Settings(BaseSettings):
     bearer_ca: OwnPath | None = setting(
         None, "a path", "PEM file of authorities to trust at issuers, beside the well-known ones."
     )
-    bearer_issuers: IssuerTables = setting(
-        (),
-        "TOML tables with issuer, jwks_url, audience, algorithms, claims and grants; or the same as JSON",
-        "Further issuers. What a table leaves out is as in the settings above, jwks_url excepted.",
-    )
+    bearer_issuers: IssuerTables = issuers_setting()
     tier: Literal["standard", "basic"] = setting(
         "standard", "standard or basic", "basic: calls and jobs are refused with 403010, as by a hub of that tier."
     )
@@ -245,6 +261,13 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield (
             f"http_body_limit = {settings.http_body_limit} must exceed payload_limit = {settings.payload_limit}, "
             "since a body holds a payload and more"
+        )
+    if settings.database_url is not None and settings.in_memory:
+        yield "in_memory and database_url exclude each other: give one of them"
+    if settings.database_url and travels_in_the_open(settings.database_url) and not settings.database_plaintext:
+        yield (
+            "database_url names a host that is not this machine, without TLS: give it sslmode=verify-full (or "
+            "require), or set database_plaintext"
         )
     if (settings.certificate is None) != (settings.certificate_key is None):
         yield "certificate and certificate_key belong together: give both, or neither"

@@ -190,7 +190,7 @@ class Policies:
     def __init__(self, hub_names: frozenset[str], cache_size: int = 10_000) -> None:
         self.hub_names = hub_names
         self.version = 0
-        """Counts up with each change."""
+        """Counts up with each change of what callers are verified against."""
         self._policies: dict[str, Policy] = {}
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
         self._cache_size = cache_size
@@ -198,6 +198,10 @@ class Policies:
     def load(self, policies: Iterable[Policy]) -> None:
         """Take these policies. What was verified against the former ones is forgotten."""
         self._policies = {policy.name: policy for policy in policies}
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing that was verified before, against policies or otherwise, is to be believed unseen."""
         self.version += 1
         self._cache.clear()
 

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from methodhub.api.access import demand
 from methodhub.api.bodies import read_body
 from methodhub.api.responses import JSON_TYPE
+from methodhub.api.routes.gates import count_items
 from methodhub.core.access import Action
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.iothub.bulk import bulk_result, parse_bulk, parse_regeneration, regeneration_result
@@ -37,6 +38,7 @@ async def change(request: Request) -> Response:
     demand(request, Action.DEVICES_WRITE)
     services = demand(request, Action.DEVICES_DELETE)
     items = parse_bulk(await read_body(request, services.limits.body * BODY_FACTOR))
+    await count_items(request, len(items))
     errors = await services.bulk.apply(items)
     if not any(errors):
         return _response(bulk_result(items, errors), 200)

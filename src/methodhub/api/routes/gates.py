@@ -69,7 +69,7 @@ class Throttling:
                 return throttles.twin_writes, 1
             case ["twins", *_] if method == "GET":
                 return throttles.twin_reads, 1
-            case ["jobs", "v2", _] | ["jobs", _] if method == "GET":
+            case ["jobs", "v2", job] | ["jobs", job] if method == "GET" and job not in {"v2", "query"}:
                 return None, 0
             case ["jobs", *_]:
                 return throttles.jobs, 1
