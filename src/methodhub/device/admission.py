@@ -39,6 +39,8 @@ class Admitted:
     """Seconds since 1970, UTC; None for a certificate, which does not end a connection."""
     session: Session | None
     """What is stored for CleanSession=0."""
+    model_id: str | None = None
+    """What the device says it is."""
 
 
 async def admit(services: DeviceServices, connect: Connect, peer: Peer) -> Admitted:
@@ -53,7 +55,7 @@ async def admit(services: DeviceServices, connect: Connect, peer: Peer) -> Admit
         check_enabled(identity, device)
         session = await recall_session(services, identity, connect.clean_session)
         if services.registry.is_current(identity, device) and services.authorities.version == version:
-            return Admitted(identity, device, credential, expiry, session)
+            return Admitted(identity, device, credential, expiry, session, user_name.model_id)
     raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the identity kept changing while the device connected")
 
 

@@ -18,8 +18,10 @@ from methodhub.device.cbs import choose_reply_link, put_token
 from methodhub.device.connection import EventConnection
 from methodhub.device.grants import Grant, Grants, TooManyTokens, authorize_target
 from methodhub.device.services import DeviceServices
+from methodhub.device.twins import keep_model_id
 from methodhub.iothub import amqp as dialect
 from methodhub.iothub.amqp import Address, Node, parse_address
+from methodhub.iothub.mqtt import MAX_MODEL_ID
 from methodhub.iothub.rest import method_result
 from methodhub.net.stream import ByteStream
 from methodhub.wire.amqp.errors import MalformedData
@@ -258,6 +260,9 @@ class AmqpConnection(EventConnection[Event]):
         except TooManyTokens:
             self._refuse(attached, dialect.RESOURCE_LIMIT, "The connection carries too many identities.")
             return
+        model_id = attached.properties.get(dialect.MODEL_ID)
+        if isinstance(model_id, str) and not entry.links:
+            await keep_model_id(self._services, target, model_id[:MAX_MODEL_ID])
         entry.links[attached.link] = address.node
         if address.node is Node.METHODS:
             if attached.role == "receiver":

@@ -17,7 +17,7 @@ from methodhub.core.ports import CloseReason, Session
 from methodhub.device.admission import Admitted, Refused, admit
 from methodhub.device.connection import EventConnection
 from methodhub.device.services import DeviceServices
-from methodhub.device.twins import TwinAnswer, TwinRequests
+from methodhub.device.twins import TwinAnswer, TwinRequests, keep_model_id
 from methodhub.iothub.mqtt import (
     ALL_METHODS,
     DESIRED_PROPERTIES,
@@ -131,6 +131,7 @@ class MqttConnection(EventConnection[Event]):
         if self._stream.is_closing():
             return
         self._attach(admitted, connect)
+        await keep_model_id(self._services, self.target, admitted.model_id)
         await self._open_session(admitted, connect)
 
     def _refuse(self, refused: Refused, connect: Connect) -> None:

@@ -12,6 +12,7 @@ import structlog
 
 from methodhub.core.connections import Attachment
 from methodhub.core.errors import ErrorCode, HubError
+from methodhub.core.identity import Target
 from methodhub.core.ports import StoreUnavailable
 from methodhub.device.services import DeviceServices
 from methodhub.iothub.twin_json import device_error, device_twin, parse_report
@@ -103,6 +104,16 @@ class TwinRequests(Generic[T]):
     async def _report(self, body: bytes) -> TwinAnswer:
         twin = await self._services.twins.report(self._attachment.target, parse_report(body))
         return TwinAnswer(204, twin.reported.version)
+
+
+async def keep_model_id(services: DeviceServices, target: Target, model_id: str | None) -> None:
+    """What the device says it is goes into its twin before it is let in; it is let in without, too."""
+    if not model_id:
+        return
+    try:
+        await services.twins.set_model_id(target, model_id)
+    except (HubError, StoreUnavailable) as error:
+        log.warning("the model of a device was not kept", target=str(target), error=str(error))
 
 
 def answer_of(error: HubError) -> TwinAnswer:

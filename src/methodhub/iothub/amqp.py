@@ -13,6 +13,7 @@ from methodhub.core.ports import CloseReason
 CBS_ADDRESS = "$cbs"
 METHOD_NAME = "IoThub-methodname"
 STATUS = "IoThub-status"
+MODEL_ID = "com.microsoft:model-id"
 DESIRED_NOTIFICATIONS = "/notifications/twin/properties/desired"
 SAS_TOKEN_TYPE = "servicebus.windows.net:sastoken"  # noqa: S105 - the name of a kind of token
 MAX_PUT_TOKEN_IDENTITIES = 1_000

@@ -22,6 +22,9 @@ _RESPONSE_PREFIX = "$iothub/methods/res/"
 _TWIN_GET_PREFIX = "$iothub/twin/GET/"
 _TWIN_PATCH_PREFIX = "$iothub/twin/PATCH/properties/reported/"
 _MAX_TWIN_RID = 256
+_MODEL_ID = re.compile(r"[/?&]model-id=([^&]+)", re.IGNORECASE)
+MAX_MODEL_ID = 256
+"""Characters of a device's model that are kept."""
 
 
 class ConnectReturnCode:
@@ -38,10 +41,12 @@ class UserName:
 
     host: str
     target: Target
+    model_id: str | None = None
 
 
 def parse_user_name(text: str) -> UserName:
     """`host/device[/module]/[?]api-version=...`; unknown properties are ignored. Raises ValueError."""
+    model = _MODEL_ID.search(text)
     host, *rest = text.split("/")
     host = host.rsplit(":", 1)[0] if host.count(":") == 1 else host
     # The last segment holds the properties, with or without '?'; some clients omit it, some write "a/b" in it.
@@ -52,7 +57,7 @@ def parse_user_name(text: str) -> UserName:
     ids = [segment for segment in rest if segment]
     if not host or not 1 <= len(ids) <= 2 or not all(ID_PATTERN.fullmatch(part) for part in ids):
         raise ValueError("the user name is not host/deviceId[/moduleId]/?api-version=...")
-    return UserName(host.lower(), Target(*ids))
+    return UserName(host.lower(), Target(*ids), unquote(model[1])[:MAX_MODEL_ID] if model else None)
 
 
 def _is_properties(segment: str) -> bool:
