@@ -14,9 +14,7 @@ import pytest
 import typer
 from typer.core import TyperArgument
 
-from methodhub.api.admin import admin_routes
-from methodhub.api.app import method_routes, probe_routes
-from methodhub.api.devices import device_routes
+from methodhub.api.app import all_routes
 from methodhub.api.heads import match_method_route
 from methodhub.cli.app import app
 from methodhub.cli.exit_codes import EXIT_MEANINGS, ExitCode, refused
@@ -137,7 +135,7 @@ def test_every_error_and_no_other() -> None:
 
 def registered_routes() -> set[tuple[str, str]]:
     """Verb and path of each route; HEAD comes with GET, and a slash at the end is no other route."""
-    routes = [*method_routes(), *device_routes(), *admin_routes(), *probe_routes()]
+    routes = all_routes()
     return {(verb, route.path.rstrip("/")) for route in routes for verb in (route.methods or set()) - {"HEAD"}}
 
 
