@@ -15,6 +15,8 @@ from methodhub.core.deadlines import Deadlines
 from methodhub.core.methods import Methods
 from methodhub.core.policies import PolicyChanges
 from methodhub.core.presence import Presence
+from methodhub.core.query.answers import Answers
+from methodhub.core.query.continuation import Continuations
 from methodhub.core.registry import Registry
 from methodhub.core.registry.bulk import Bulk
 from methodhub.core.throttles.throttles import Throttles
@@ -64,6 +66,8 @@ class ApiServices:
     registry: Registry
     twins: Twins
     bulk: Bulk
+    answers: Answers
+    continuations: Continuations
     presence: Presence
     policies: Policies
     policy_changes: PolicyChanges

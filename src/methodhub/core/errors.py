@@ -66,7 +66,7 @@ MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.BulkRegistryOperationFailure: "Some items of a bulk request failed; the others were done. The result "
     "names each that failed, and why.",
     ErrorCode.RequestTimedOut: "The job's time ended before the device's turn came; the device was not called. Give "
-    "the job more time, or a higher rate.",
+    "the job more time, or a higher rate. Or a query took longer than it may; ask for less.",
     ErrorCode.ConnectionForcefullyClosedOnNewConnection: "The device connected again while the call was open, which "
     "closed the connection that had received it. The device may have acted; ask it before you repeat the call.",
     ErrorCode.InvalidDeviceScope: "deviceScope or parentScopes holds something that they may not.",

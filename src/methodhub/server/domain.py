@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from methodhub import __version__
 from methodhub.api.services import ApiServices, HttpLimits, HubFacts
 from methodhub.bus.local import LocalBus
@@ -22,6 +24,8 @@ from methodhub.core.ports import (
     TargetRevoked,
 )
 from methodhub.core.presence import Presence
+from methodhub.core.query.answers import Answers
+from methodhub.core.query.continuation import Continuations
 from methodhub.core.registry import Registry
 from methodhub.core.registry.bulk import Bulk
 from methodhub.core.twins.twins import Twins
@@ -34,6 +38,7 @@ from methodhub.server.limits import bearer_tokens, throttles
 from methodhub.store.database import Database, open_database
 from methodhub.store.hub import SqlHubStore
 from methodhub.store.identities import SqlIdentityStore
+from methodhub.store.query.queries import SqlQueries
 from methodhub.store.schema import StoreError
 
 DATABASE_NAME = "methodhub.db"
@@ -70,6 +75,9 @@ class Domain:
         self._database = database = await self._open_database()
         self.identity_store = SqlIdentityStore(database)
         self.hub_store = SqlHubStore(database)
+        secret = await self.hub_store.secret("continuation", secrets.token_bytes(32))
+        self.continuations = Continuations(secret)
+        self.answers = Answers(SqlQueries(database), self.continuations)
         policies = await self.hub_store.policies()
         if not policies:
             await self.hub_store.insert_policies(default_policies())
@@ -93,11 +101,12 @@ class Domain:
         self.bus.subscribe(self._on_event)
 
     async def _open_database(self) -> Database:
-        path = None if self.settings.in_memory else self.settings.data_dir / DATABASE_NAME
+        settings = self.settings
+        where = settings.database_url or (None if settings.in_memory else settings.data_dir / DATABASE_NAME)
         try:
-            return await open_database(path)
-        except (StoreError, OSError) as error:
-            raise StartError(f"The database {path} cannot be opened: {error}") from error
+            return await open_database(where)
+        except StoreError as error:
+            raise StartError(str(error)) from error
 
     async def close(self) -> None:
         """Let go of the store when what was begun is done."""
@@ -144,6 +153,8 @@ class Domain:
             registry=self.registry,
             twins=self.twins,
             bulk=Bulk(self.registry, self.identity_store, self.hub_store, self.twins, self.clock),
+            answers=self.answers,
+            continuations=self.continuations,
             policy_changes=PolicyChanges(self.hub_store, self.policies, self.bus),
             presence=self.presence,
             policies=self.policies,

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Join, Text, and_, case, func, literal
 
+from methodhub.core.jobs.model import DeviceJobStatus
 from methodhub.core.query.tree import Collection, Path
 from methodhub.core.twins.model import FRESH_VERSION
 from methodhub.store.query.documents import Documents, Kind
@@ -131,6 +132,14 @@ def _optional_object(column: ColumnElement[Any]) -> Value:
     return Value(given, {Kind.OBJECT: given})
 
 
+FAILED = PART.status == literal(DeviceJobStatus.FAILED.value, Text)
+
+
+def _of_error(column: ColumnElement[Any]) -> Value:
+    kinds = {Kind.STRING: and_(FAILED, column.is_not(None)), Kind.NULL: and_(FAILED, column.is_(None))}
+    return Value(FAILED, kinds, text=case((FAILED, column)))
+
+
 JOB_PROPERTIES: dict[tuple[str, ...], Callable[[], Value]] = {
     ("deviceId",): lambda: text(PART.device_id),
     ("moduleId",): lambda: optional_text(func.nullif(PART.module_id, ""), has_null=False),
@@ -145,8 +154,8 @@ JOB_PROPERTIES: dict[tuple[str, ...], Callable[[], Value]] = {
     ("outcome",): lambda: _optional_object(PART.outcome_status),
     ("outcome", "deviceMethodResponse"): lambda: _optional_object(PART.outcome_status),
     ("outcome", "deviceMethodResponse", "status"): lambda: number(PART.outcome_status),
-    ("error",): lambda: _optional_object(PART.error_code),
-    ("error", "code"): lambda: optional_text(PART.error_code, has_null=False),
-    ("error", "description"): lambda: optional_text(PART.error_description, has_null=False),
+    ("error",): lambda: Value(FAILED, {Kind.OBJECT: FAILED}),
+    ("error", "code"): lambda: _of_error(PART.error_code),
+    ("error", "description"): lambda: _of_error(PART.error_description),
 }
 """The payload of an answer is bytes to the hub: no query looks into it."""
