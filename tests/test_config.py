@@ -239,3 +239,52 @@ def test_any_text_as_a_name_is_kept_or_refused_with_one_line(name: str) -> None:
         assert error.problems
     else:
         assert load({"hostname": list(kept)}).hostname == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://hub:s3cret@localhost/hub",
+        "postgres://hub:s3cret@127.0.0.1:5433/hub?sslmode=disable",
+        "postgresql://hub:s3cret@[::1]:5432/hub",
+        "postgresql://hub@/hub?host=%2Frun%2Fpostgresql",
+        "postgresql://hub:s3cret@%2Frun%2Fpostgresql/hub",
+        "postgresql://hub:s3cret@db.example/hub?sslmode=verify-full&sslrootcert=/ca.pem",
+        "postgresql://hub:s3cret@one.example,two.example:5433/hub?sslmode=require",
+    ],
+)
+def test_a_database_here_or_over_tls_is_taken(url: str) -> None:
+    assert load({"database_url": url}).database_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("postgresql://hub:s3cret@db.example/hub", "without TLS"),
+        ("postgresql://hub:s3cret@db.example/hub?sslmode=prefer", "without TLS"),
+        ("postgresql://hub:s3cret@db.example/hub?sslmode=require&sslmode=disable", "without TLS"),
+        ("postgresql://hub:s3cret@localhost,192.0.2.7/hub", "without TLS"),
+        ("postgresql://hub:s3cret@localhost/hub?host=db.example", "without TLS"),
+        ("postgresql://hub:s3cret@127.0.0.1.example/hub", "without TLS"),
+        ("mysql://hub:s3cret@localhost/hub", "must read postgresql://"),
+        ("postgresql:///hub?password=s3cret", "must name its host"),
+        ("postgresql://hub:s3cret@localhost", "must name the database"),
+        ("postgresql://hub:s3cret@[localhost/hub", "is no URL"),
+    ],
+)
+def test_another_database_is_refused_without_a_word_of_its_password(url: str, complaint: str) -> None:
+    """[HUB-no-keys]"""
+    with pytest.raises(ConfigError) as caught:
+        load({"database_url": url})
+    assert complaint in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_database_in_the_open_is_taken_when_it_is_said_so() -> None:
+    url = "postgresql://hub:s3cret@db.example/hub"
+    assert load({"database_url": url, "database_plaintext": True}).database_url == url
+
+
+def test_a_hub_in_memory_has_no_other_database() -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load({"database_url": "postgresql://localhost/hub", "in_memory": True})

@@ -73,6 +73,7 @@ def serve(
         Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings. Default: METHODHUB_CONFIG.")
     ] = None,
     in_memory: Annotated[bool | None, typer.Option("--in-memory/--no-in-memory")] = None,
+    database_url: Annotated[str | None, typer.Option("--database-url", metavar="URL")] = None,
     hostname: Annotated[list[str] | None, typer.Option("--hostname", metavar="NAME")] = None,
     bind: Annotated[str | None, typer.Option("--bind", metavar="ADDRESS")] = None,
     https_port: Annotated[int | None, typer.Option("--https-port", metavar="PORT")] = None,
@@ -90,6 +91,7 @@ def serve(
     flags = {
         "data_dir": data_dir,
         "in_memory": in_memory,
+        "database_url": database_url,
         "hostname": hostname or None,
         "bind": bind,
         "https_port": https_port,

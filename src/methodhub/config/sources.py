@@ -123,6 +123,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> Iterator[str
         name = str(problem["loc"][0])
         value = problem["input"]
         shown = str(value) if isinstance(value, str | int | float | Path) else repr(value)
-        speaks = name in ("data_dir", "hostname") or name.startswith("bearer_")
+        shown = "..." if name == "database_url" else shown  # [HUB-no-keys]
+        speaks = name in ("data_dir", "database_url", "hostname") or name.startswith("bearer_")
         rule = own if own and speaks else f"must be {allowed(name)}"
         yield f"{'.'.join(map(str, problem['loc']))} = {shown} ({origins.get(name, 'default')}): {rule}"

@@ -13,6 +13,7 @@ from methodhub.core.certificates.authorities import CertificateAuthorities
 from methodhub.core.clock import Clock, SystemClock
 from methodhub.core.connections import Attachment, ConnectionTable, DeviceLimits
 from methodhub.core.deadlines import Deadlines
+from methodhub.core.jobs.jobs import Jobs
 from methodhub.core.methods import Methods
 from methodhub.core.policies import PolicyChanges
 from methodhub.core.ports import (
@@ -38,6 +39,7 @@ from methodhub.server.limits import bearer_tokens, throttles
 from methodhub.store.database import Database, open_database
 from methodhub.store.hub import SqlHubStore
 from methodhub.store.identities import SqlIdentityStore
+from methodhub.store.jobs.store import SqlJobStore
 from methodhub.store.query.queries import SqlQueries
 from methodhub.store.schema import StoreError
 
@@ -78,6 +80,10 @@ class Domain:
         secret = await self.hub_store.secret("continuation", secrets.token_bytes(32))
         self.continuations = Continuations(secret)
         self.answers = Answers(SqlQueries(database), self.continuations)
+        self.job_store = SqlJobStore(database)
+        self.jobs = Jobs(
+            self.job_store, self.clock, self.answers.targets, self.answers.count, running_jobs=settings.running_jobs
+        )
         policies = await self.hub_store.policies()
         if not policies:
             await self.hub_store.insert_policies(default_policies())
@@ -154,6 +160,8 @@ class Domain:
             twins=self.twins,
             bulk=Bulk(self.registry, self.identity_store, self.hub_store, self.twins, self.clock),
             answers=self.answers,
+            continuations=self.continuations,
+            jobs=self.jobs,
             continuations=self.continuations,
             policy_changes=PolicyChanges(self.hub_store, self.policies, self.bus),
             presence=self.presence,

@@ -14,7 +14,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from methodhub.api.app import administrator_app, build_app
-from methodhub.config import Settings
+from methodhub.config import Settings, load
 from methodhub.net.certificates import CertificateError, ensure_authority
 from methodhub.process import DataDirectory, ReadyFacts, StartError, calm_the_collector, raise_file_limit
 from methodhub.server.domain import Domain
@@ -57,7 +57,8 @@ async def _serve(settings: Settings, on_ready: Callable[[ReadyFacts], None]) -> 
 async def offline_api(data_dir: Path) -> AsyncIterator[ASGIApp]:
     """The administrator's routes on the data itself, where no hub runs. Raises StartError."""
     directory = DataDirectory(data_dir)
-    settings = Settings(data_dir=data_dir)
+    given = load({"data_dir": data_dir, "in_memory": False})
+    settings = Settings(data_dir=data_dir, database_url=given.database_url, database_plaintext=given.database_plaintext)
     domain = Domain(settings)
     try:
         await domain.open()

@@ -131,7 +131,7 @@ class Lanes:
 
 def text_of(error: Exception) -> str:
     """What the database says, in one line. [HUB-no-keys] The lines after it may quote a row."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
     if cause is not None and type(cause.__cause__).__module__.startswith("asyncpg"):
         cause = cause.__cause__  # SQLAlchemy's own words put a class before it
     return next(iter(str(cause).splitlines()), "") or type(cause).__name__

