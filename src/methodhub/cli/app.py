@@ -13,7 +13,7 @@ import typer
 
 from methodhub import __version__
 from methodhub.cli.certificates import authority_app
-from methodhub.cli.credentials import connection_string, policy_app, sas_token
+from methodhub.cli.credentials import connection_string, sas_token
 from methodhub.cli.exit_codes import ExitCode, Failure
 from methodhub.cli.fleet.imports import device_import
 from methodhub.cli.fleet.jobs import job_app
@@ -22,6 +22,7 @@ from methodhub.cli.fleet.twins import twin_app
 from methodhub.cli.identities import device_app, module_app
 from methodhub.cli.invoke import invoke
 from methodhub.cli.options import DataDir, Json, note, print_json
+from methodhub.cli.policies import policy_app
 from methodhub.cli.serve import SettingsCommand, serve
 from methodhub.cli.trust import ca
 

@@ -1,21 +1,20 @@
-"""The verbs that hand out credentials: policies, connection strings and tokens. They print a key only when asked to."""
+"""The verbs that hand out credentials: connection strings and tokens."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from methodhub.cli.exit_codes import ExitCode, Failure
 from methodhub.cli.hub import Hub, run
 from methodhub.cli.identities import path_of
-from methodhub.cli.options import DataDir, Json, Keys, data_dir_of, note, print_fields, print_json, print_table
+from methodhub.cli.options import DataDir, Json, data_dir_of, note, print_json
+from methodhub.cli.policies import find_policy
 from methodhub.core.identity import Target
 from methodhub.iothub.sas import build_token
-
-policy_app = typer.Typer(no_args_is_help=True, help="List and show the shared access policies.")
 
 PolicyName = Annotated[str | None, typer.Option("--policy", metavar="NAME", help="Of this shared access policy.")]
 OfDevice = Annotated[str | None, typer.Option("--device", metavar="ID", help="Of this device.")]
@@ -42,16 +41,6 @@ class Holder:
         if module is not None and device is None:
             raise Failure(ExitCode.USAGE, "--module belongs to --device")
         return cls(policy, None if device is None else Target(device, module or ""))
-
-
-async def find_policy(hub: Hub, name: str) -> dict[str, Any]:
-    """The policy of this name. Raises Failure."""
-    policies: list[dict[str, Any]] = await hub.call("GET", "admin", "policies")
-    for policy in policies:
-        if policy["name"] == name:
-            return policy
-    names = ", ".join(policy["name"] for policy in policies)
-    raise Failure(ExitCode.NOT_FOUND, f"there is no policy {name!r}; there are {names}")
 
 
 async def find_key(hub: Hub, holder: Holder, secondary: bool) -> str | None:
@@ -90,33 +79,6 @@ def _host_with_port(host: str, port: int | None, holder: Holder) -> str:
         "the Node, C#, Java and C service SDKs do not."
     )
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-@policy_app.command("list", epilog="Example: methodhub policy list")
-def policy_list(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the policies and their rights; never their keys."""
-    policies = run(data_dir_of(data_dir), lambda hub: hub.call("GET", "admin", "policies"))
-    if as_json:
-        print_json([{"name": policy["name"], "rights": policy["rights"]} for policy in policies])
-    else:
-        print_table(("policy", "rights"), [[policy["name"], ", ".join(policy["rights"])] for policy in policies])
-
-
-@policy_app.command("show", epilog="Example: methodhub policy show service --keys")
-def policy_show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the policy.")],
-    keys: Keys = False,
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Show one policy: its rights, and with --keys both keys."""
-    policy = run(data_dir_of(data_dir), lambda hub: find_policy(hub, name))
-    if not keys:
-        policy = {"name": policy["name"], "rights": policy["rights"]}
-    if as_json:
-        print_json(policy)
-    else:
-        print_fields(policy)
 
 
 def connection_string(
