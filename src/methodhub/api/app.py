@@ -16,10 +16,12 @@ from starlette.routing import Route
 from methodhub.api.access import services_of
 from methodhub.api.admin import admin_routes
 from methodhub.api.devices import device_routes
+from methodhub.api.openapi.document import openapi_routes
 from methodhub.api.responses import ECHO_HEADERS, JSON_TYPE, error_body, is_echoed
 from methodhub.api.routes.bulk import bulk_routes
 from methodhub.api.routes.digital_twins import digital_twin_routes
 from methodhub.api.routes.gates import Authentication, Throttling
+from methodhub.api.routes.jobs import job_routes
 from methodhub.api.routes.policies import policy_routes
 from methodhub.api.routes.query import query_routes
 from methodhub.api.routes.registry import registry_routes
@@ -63,8 +65,10 @@ def all_routes() -> list[Route]:
         *query_routes(),
         *digital_twin_routes(),
         *registry_routes(),
+        *job_routes(),
         *policy_routes(),
         *admin_routes(),
+        *openapi_routes(),
         *probe_routes(),
         *method_routes(),
     ]

@@ -12,6 +12,7 @@ from methodhub.core.bearer.tokens import BearerTokens
 from methodhub.core.certificates.authorities import CertificateAuthorities
 from methodhub.core.clock import Clock
 from methodhub.core.deadlines import Deadlines
+from methodhub.core.jobs.jobs import Jobs
 from methodhub.core.methods import Methods
 from methodhub.core.policies import PolicyChanges
 from methodhub.core.presence import Presence
@@ -68,6 +69,7 @@ class ApiServices:
     bulk: Bulk
     answers: Answers
     continuations: Continuations
+    jobs: Jobs
     presence: Presence
     policies: Policies
     policy_changes: PolicyChanges

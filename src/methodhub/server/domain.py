@@ -162,7 +162,6 @@ class Domain:
             answers=self.answers,
             continuations=self.continuations,
             jobs=self.jobs,
-            continuations=self.continuations,
             policy_changes=PolicyChanges(self.hub_store, self.policies, self.bus),
             presence=self.presence,
             policies=self.policies,

@@ -10,6 +10,7 @@ from methodhub.api.app import build_app
 from methodhub.api.http import HttpServer
 from methodhub.config import SOCKET_NAME, Settings
 from methodhub.core.clock import Clock
+from methodhub.core.jobs.scheduler import Scheduler
 from methodhub.core.methods import CallLimits, Methods
 from methodhub.core.ports import CloseReason
 from methodhub.core.presence import WRITE_INTERVAL
@@ -22,9 +23,13 @@ from methodhub.process import ReadyFacts, StartError
 from methodhub.server.background import Background, first_of
 from methodhub.server.certificates import CERTIFICATE_CHECK_INTERVAL, ServerCertificates, ca_file
 from methodhub.server.domain import Domain
+from methodhub.server.jobs import build_scheduler
 from methodhub.server.limits import KEY_CHECK_INTERVAL
 
 log = structlog.get_logger()
+
+RECORD_GRACE = 5.0
+"""Seconds that outcomes of jobs may take to be written when the hub stops."""
 
 
 class Hub(Domain):
@@ -40,6 +45,7 @@ class Hub(Domain):
         )
         self._listeners = Listeners(limits, self.deadlines, self.clock, settings.max_connections)
         self._background = Background(self.clock, self.deadlines)
+        self.scheduler: Scheduler | None = None
 
     # --- start ---------------------------------------------------------------------------------------------------
 
@@ -58,6 +64,7 @@ class Hub(Domain):
         self.methods = Methods(
             self.registry, self.bus, self.deadlines, self.clock, CallLimits(settings.hub_open_calls), self.metrics
         )
+        self.scheduler = build_scheduler(self, self.methods)
         tls = await self._load_certificates()
         services = self.api_services(self.methods)
         app = build_app(services)
@@ -70,6 +77,8 @@ class Hub(Domain):
         if self.bearer is not None:
             self._background.spawn(self.bearer.refresh())  # nobody waits for it: an issuer may be away
             self._background.every(KEY_CHECK_INTERVAL, self.bearer.refresh)
+        # Only a database server can have other nodes on it: a file belongs to whoever has the data directory's lock.
+        await self.scheduler.start(alone=settings.database_url is None)
         self.ready = True
         if settings.in_memory:
             log.warning(
@@ -161,10 +170,16 @@ class Hub(Domain):
         `at_once`: set it to cut the grace period short."""
         self.ready = False
         self._listeners.stop_accepting()
+        assert self.scheduler is not None
+        self.scheduler.begin_stop()
+        self.jobs.close()
         grace_over = asyncio.Event()
         self.deadlines.call_at(self.clock.monotonic() + self.settings.stop_grace, grace_over.set)
         await first_of(self.methods.stop(), grace_over.wait(), *([at_once.wait()] if at_once else []))
         self.table.close_all(CloseReason.STOPPING)
+        store_is_away = asyncio.Event()
+        self.deadlines.call_at(self.clock.monotonic() + RECORD_GRACE, store_is_away.set)
+        await first_of(self.scheduler.stop(), store_is_away.wait(), *([at_once.wait()] if at_once else []))
         self._listeners.close_all()
         await first_of(self._listeners.wait_closed(), *([at_once.wait()] if at_once else []))
         await self.presence.write()
@@ -176,4 +191,6 @@ class Hub(Domain):
         self._listeners.stop_accepting()
         self._listeners.abort_all()
         self._background.stop()
+        if self.scheduler is not None:
+            self.scheduler.abort()
         await super().close()

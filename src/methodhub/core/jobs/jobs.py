@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from methodhub.core.clock import Clock
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
-from methodhub.core.jobs.model import Job, JobOptions, JobStatus, JobType, Progress, first_status
+from methodhub.core.jobs.model import BEFORE_ALL, Job, JobOptions, JobStatus, JobType, Progress, first_status
 from methodhub.core.jobs.rules import (
     argument_invalid,
     check_condition,
     check_execution_seconds,
     check_job_id,
     check_options,
+    condition_failed,
     job_already_exists,
     job_not_found,
     too_many_jobs,
@@ -26,7 +27,6 @@ from methodhub.core.ports import Insertion, JobStore
 SHOWN = 100
 """Ids that a dry run names."""
 
-COUNT_CHUNK = 1_000
 WATCHERS = 100
 
 
@@ -60,11 +60,14 @@ class Jobs:
         store: JobStore,
         clock: Clock,
         select: Callable[[str, Target, int], Awaitable[Sequence[Target]]],
+        count: Callable[[str], Awaitable[int]],
+        *,
         running_jobs: int,
     ) -> None:
         self._store = store
         self._clock = clock
         self._select = select
+        self._count = count
         self._running_jobs = running_jobs
         self.on_change: Callable[[], None] = lambda: None
         self.progress_of: Callable[[str], Progress | None] = lambda job_id: None
@@ -99,18 +102,12 @@ class Jobs:
     async def dry_run(self, request: JobRequest) -> Matching:
         """Whom the job would call if it began now. Raises 400004, also for a wrong condition."""
         check(request)
-        count, after = 0, Target("")
-        first: list[Target] = []
-        while True:
-            try:
-                found = await self._select(request.condition, after, COUNT_CHUNK)
-            except HubError as error:
-                raise argument_invalid(f"SQL query parse failed: {error.message}") from None
-            count += len(found)
-            first += found[: SHOWN - len(first)]
-            if len(found) < COUNT_CHUNK:
-                return Matching(count, tuple(first))
-            after = found[-1]
+        try:
+            first = await self._select(request.condition, BEFORE_ALL, SHOWN)
+            count = len(first) if len(first) < SHOWN else await self._count(request.condition)
+        except HubError as error:
+            raise argument_invalid(condition_failed(error)) from None
+        return Matching(count, tuple(first))
 
     async def get(self, job_id: str) -> Job:
         """Raises 404002."""
@@ -135,11 +132,14 @@ class Jobs:
 
     # --- following one -------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def watch(self, job_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set at each change of the job, and when the hub stops. Raises 429001 for one too many."""
+    def check_watchers(self) -> None:
+        """Raises 429001 when there are as many as may be."""
         if sum(map(len, self._watchers.values())) >= WATCHERS:
             raise HubError(ErrorCode.ThrottlingException, f"{WATCHERS} watch jobs already, as many as may.")
+
+    @contextmanager
+    def watch(self, job_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set at each change of the job, and when the hub stops."""
         event = asyncio.Event()
         self._watchers.setdefault(job_id, set()).add(event)
         try:

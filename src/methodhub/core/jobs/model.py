@@ -1,7 +1,8 @@
 """Jobs and their parts as values, and what follows from an outcome, as pure functions. Knows no clock and no store.
 
-job          queued | scheduled --start--> running --all ended--> completed | failed | cancelled
-device job   pending --lease--> running --outcome--> completed | failed;  running --again--> pending --cancel--> canceled
+job         queued, scheduled --start--> running --all ended--> completed, failed, cancelled
+device job  pending --lease--> running --outcome--> completed, failed
+            running --again--> pending --cancel--> canceled
 """
 
 from __future__ import annotations

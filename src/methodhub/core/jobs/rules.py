@@ -34,6 +34,13 @@ def too_many_jobs(limit: int) -> HubError:
     )
 
 
+def condition_failed(error: HubError) -> str:
+    """[HUB-job-query] As the original's text begins (`wire/service.md` 4.1)."""
+    if error.code is ErrorCode.ArgumentInvalid:
+        return f"SQL query parse failed: {error.message}"
+    return error.message
+
+
 def check_job_id(job_id: str) -> None:
     """[HUB-job-id] `wire/service.md` 4.1. Raises 400004."""
     if JOB_ID.fullmatch(job_id) is None:

@@ -33,6 +33,7 @@ from methodhub.core.jobs.model import (
     twin_updated,
 )
 from methodhub.core.jobs.pace import Pace
+from methodhub.core.jobs.rules import condition_failed
 
 if TYPE_CHECKING:
     from methodhub.core.jobs.scheduler import Scheduler
@@ -182,7 +183,7 @@ class JobRun:
             targets = await self._scheduler.work.select(job.condition, self._cursor, CHUNK)
         except HubError as error:
             # [HUB-job-query] A wrong condition fails the job, not the request that created it.
-            self.take(await self._store.give_up(job.job_id, f"SQL query parse failed: {error.message}"))
+            self.take(await self._store.give_up(job.job_id, condition_failed(error)))
             return True
         last = len(targets) < CHUNK
         progress = await self._store.select(job, self._cursor, targets, last, self._clock.wall())

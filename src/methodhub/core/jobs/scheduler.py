@@ -222,6 +222,11 @@ class Scheduler:
             self.changed(job_id)
         self.poke()  # one that waited for room may begin
 
+    def progress_of(self, job_id: str) -> Progress | None:
+        """Of a job that runs here."""
+        run = self.runs.get(job_id)
+        return None if run is None else run.progress
+
     # --- what runs have in common --------------------------------------------------------------------------------
 
     def room(self, run: JobRun) -> int:

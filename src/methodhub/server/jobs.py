@@ -1,0 +1,53 @@
+"""Puts jobs together: what they ask the registry, what they do to devices, and who runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from methodhub.core.errors import HubError
+from methodhub.core.identity import Target
+from methodhub.core.jobs.run import Work
+from methodhub.core.jobs.scheduler import JobLimits, Scheduler
+from methodhub.core.methods import Methods
+from methodhub.core.query.answers import Answers
+from methodhub.core.twins.twins import Twins
+from methodhub.iothub.rest import MethodRules, parse_method_request
+from methodhub.iothub.twin_json import parse_update
+from methodhub.server.domain import Domain
+
+SECONDS_PER_DAY = 86_400.0
+
+
+def job_work(answers: Answers, methods: Methods, twins: Twins, rules: MethodRules) -> Work:
+    async def update_twins(targets: Sequence[Target], work: bytes) -> list[HubError | None]:
+        outcomes = await twins.update_many(targets, parse_update(work, replaces=False))
+        return [outcomes[target] for target in targets]
+
+    return Work(answers.targets, methods.invoke, lambda work: parse_method_request(work, rules), update_twins)
+
+
+def build_scheduler(domain: Domain, methods: Methods) -> Scheduler:
+    """On the domain of a hub that runs, whose devices it calls."""
+    settings, table = domain.settings, domain.table
+    scheduler = Scheduler(
+        domain.job_store,
+        job_work(domain.answers, methods, domain.twins, domain.rules),
+        domain.clock,
+        domain.deadlines,
+        JobLimits(
+            concurrency=settings.job_concurrency,
+            running_jobs=settings.running_jobs,
+            retention_seconds=settings.job_retention_days * SECONDS_PER_DAY,
+        ),
+        domain.metrics,
+        lambda: (attachment.target for attachment in table),
+    )
+    jobs = domain.jobs
+    jobs.on_change = scheduler.poke
+    jobs.progress_of = scheduler.progress_of
+    scheduler.on_change = jobs.changed
+    table.on_ready = scheduler.notice
+    gauges = domain.metrics.gauges
+    gauges["running_jobs"] = ("Jobs that run", lambda: len(scheduler.runs))
+    gauges["job_devices_in_flight"] = ("Devices that jobs are calling", lambda: scheduler.in_flight)
+    return scheduler
