@@ -150,7 +150,7 @@ def test_a_token_that_does_not_hold_is_told_by_a_status(shared: RunningHub, toke
 
 
 @pytest.mark.parametrize(
-    "changes", [{"operation": "get-token"}, {"type": "jwt"}, {"type": None}, {"operation": 1}], ids=repr
+    "changes", [{"operation": "get-token"}, {"type": "saml"}, {"type": None}, {"operation": 1}], ids=repr
 )
 def test_a_request_that_is_no_put_token_is_400(shared: RunningHub, changes: dict[str, Any]) -> None:
     """[HUB-cbs]"""

@@ -35,7 +35,7 @@ def test_a_token_is_granted_and_the_reply_repeats_the_id(world: World, grants: G
     [
         ({"operation": "delete-token"}, None, 400),
         ({"operation": None}, None, 400),
-        ({"type": "jwt"}, None, 400),
+        ({"type": "saml"}, None, 400),
         ({}, b"data", 400),
         ({}, AmqpValue(None), 400),
         ({}, AmqpValue(["SharedAccessSignature"]), 400),

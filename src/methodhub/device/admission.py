@@ -10,6 +10,7 @@ from methodhub.core.access import AuthenticationError, Credential
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Identity, Target
 from methodhub.core.ports import Session
+from methodhub.core.throttles.throttles import Throttles
 from methodhub.device.services import DeviceServices, authenticate_with_certificate, authenticate_with_token
 from methodhub.iothub.mqtt import ConnectReturnCode, UserName, client_id_of, parse_user_name
 from methodhub.net.stream import Peer
@@ -48,11 +49,13 @@ async def admit(services: DeviceServices, connect: Connect, peer: Peer) -> Admit
     user_name = read_user_name(connect)
     check_client_id(connect, user_name)
     check_host(services, user_name)
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         identity, device = await find_identity(services, user_name.target)
         version = services.authorities.version
         credential, expiry = check_credential(services, identity, connect, peer)
         check_enabled(identity, device)
+        if services.throttles is not None and attempt == 0:
+            await wait_turn(services.throttles)
         session = await recall_session(services, identity, connect.clean_session)
         if services.registry.is_current(identity, device) and services.authorities.version == version:
             return Admitted(identity, device, credential, expiry, session, user_name.model_id)
@@ -119,6 +122,14 @@ def check_credential(
         return authenticate_with_certificate(services, identity, peer.certificates), None
     except AuthenticationError as error:
         raise Refused(ConnectReturnCode.NOT_AUTHORIZED, str(error)) from None
+
+
+async def wait_turn(throttles: Throttles) -> None:
+    """[HUB-throttle-connections] CONNACK waits; a device that would wait too long is told to come again."""
+    try:
+        await throttles.connections.wait()
+    except HubError as error:
+        raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, error.message) from None
 
 
 async def recall_session(services: DeviceServices, identity: Identity, clean: bool) -> Session | None:

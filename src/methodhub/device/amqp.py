@@ -137,6 +137,7 @@ class AmqpConnection(EventConnection[Event]):
             if deadline is not None:
                 deadline.cancel_deadline()
         self._deadline = self._token_end = None
+        self._services.policies.watchers.discard(self._tokens_expired)
         targets, self._targets = self._targets, {}
         for target in targets.values():
             attachment, target.attachment = target.attachment, None
@@ -169,12 +170,16 @@ class AmqpConnection(EventConnection[Event]):
             self._token_end = self._services.deadlines.call_at(due, self._tokens_expired)
 
     def _tokens_expired(self) -> None:
-        """[HUB-token-expired] With the grace of the clocks' skew; the links of whom it was are detached."""
+        """[HUB-token-expired] With the grace of the clocks' skew; the links of whom it was are detached. [HUB-rotate] A
+        token that a replaced key of a policy signed is over at once."""
         over = self._grants.expired(self._services.clock.wall())
         if over:
             for target in list(self._targets.values()):
                 credential = None if target.attachment is None else target.attachment.credential
-                if any(grant.credential == credential for grant in over) and self._grants.find(target.target) is None:
+                if (
+                    any(grant.credential == credential is not None for grant in over)
+                    and self._grants.find(target.target) is None
+                ):
                     target.close(CloseReason.TOKEN_EXPIRED)
             if not self._grants and not self._targets:
                 self._protocol.close(dialect.UNAUTHORIZED, "Token Invalid.")
@@ -212,10 +217,13 @@ class AmqpConnection(EventConnection[Event]):
         """[HUB-before-authentication] From here on the peer is no stranger."""
         self._authenticated()
         self._arm_token_end()
+        if grant.target is None:
+            self._services.policies.watchers.add(self._tokens_expired)
         for target in self._targets.values():
             found, attachment = self._grants.find(target.target), target.attachment
-            if found is not None and attachment is not None and isinstance(attachment.credential, KeyCredential):
-                attachment.credential = found.credential  # [HUB-token-renewal]
+            credential = None if found is None else found.credential
+            if credential is not None and attachment is not None and isinstance(attachment.credential, KeyCredential):
+                attachment.credential = credential  # [HUB-token-renewal]
 
     def _authenticated(self) -> None:
         self._stream.authenticated()
@@ -253,6 +261,9 @@ class AmqpConnection(EventConnection[Event]):
         try:
             entry = await self._target_at(target, address.as_written)
         except (AuthenticationError, HubError) as error:
+            if isinstance(error, HubError) and error.code.http_status == 429:
+                self._refuse(attached, dialect.THROTTLED, error.message)
+                return
             log.info("link refused", target=str(target), reason=str(error), peer=self._stream.peer.address)
             not_found = isinstance(error, HubError) and self._grants.find(target) is not None
             self._refuse(attached, dialect.NOT_FOUND if not_found else dialect.UNAUTHORIZED, "Unauthorized access.")

@@ -9,7 +9,7 @@ import structlog
 from methodhub.core.access import AuthenticationError
 from methodhub.core.errors import HubError
 from methodhub.device.grants import Grant, Grants, TooManyTokens
-from methodhub.iothub.amqp import MAX_PUT_TOKEN_IDENTITIES, SAS_TOKEN_TYPE
+from methodhub.iothub.amqp import MAX_PUT_TOKEN_IDENTITIES, SAS_TOKEN_TYPE, TOKEN_TYPES
 from methodhub.wire.amqp.events import LinkAttached
 from methodhub.wire.amqp.messages import AmqpValue, Message
 
@@ -31,7 +31,7 @@ async def _judge(grants: Grants, message: Message, peer: str) -> tuple[Grant | N
     properties, body = message.application_properties, message.body
     if properties.get("operation") != "put-token" or not isinstance(body, AmqpValue):
         return None, 400, "The request is no put-token with an amqp-value body."
-    if properties.get("type") != SAS_TOKEN_TYPE or not isinstance(body.value, str):
+    if properties.get("type") not in TOKEN_TYPES or not isinstance(body.value, str):
         return None, 400, f"The token is not of the type {SAS_TOKEN_TYPE}."
     try:
         return await grants.put(body.value), 200, "OK"

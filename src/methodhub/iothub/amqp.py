@@ -16,6 +16,9 @@ STATUS = "IoThub-status"
 MODEL_ID = "com.microsoft:model-id"
 DESIRED_NOTIFICATIONS = "/notifications/twin/properties/desired"
 SAS_TOKEN_TYPE = "servicebus.windows.net:sastoken"  # noqa: S105 - the name of a kind of token
+TOKEN_TYPES = frozenset({SAS_TOKEN_TYPE, "bearer", "jwt"})
+"""Node gives a bearer token the first of them, Python the second: what a token is, it says itself."""
+
 MAX_PUT_TOKEN_IDENTITIES = 1_000
 """Identities, tokens, sessions and links that one authenticated connection may have."""
 
@@ -24,6 +27,7 @@ NOT_FOUND = "amqp:not-found"
 NOT_ALLOWED = "amqp:not-allowed"
 NOT_IMPLEMENTED = "amqp:not-implemented"
 RESOURCE_LIMIT = "amqp:resource-limit-exceeded"
+THROTTLED = "com.microsoft:device-container-throttled"
 LINK_STOLEN = "amqp:link:stolen"
 DETACH_FORCED = "amqp:link:detach-forced"
 
