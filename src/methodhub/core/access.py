@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from enum import Flag, StrEnum, auto
 
@@ -194,6 +194,8 @@ class Policies:
         self._policies: dict[str, Policy] = {}
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
         self._cache_size = cache_size
+        self.watchers: set[Callable[[], None]] = set()
+        """Whoever holds tokens of policies beyond one request, and asks again whether they hold."""
 
     def load(self, policies: Iterable[Policy]) -> None:
         """Take these policies. What was verified against the former ones is forgotten."""
@@ -204,6 +206,16 @@ class Policies:
         """Nothing that was verified before, against policies or otherwise, is to be believed unseen."""
         self.version += 1
         self._cache.clear()
+
+    def tell_watchers(self) -> None:
+        """The policies were changed: every token that is held is looked at once more."""
+        for watcher in list(self.watchers):
+            watcher()
+
+    def is_valid(self, credential: KeyCredential) -> bool:
+        """Whether the key is still one of the policy's that it was of."""
+        policy = self._policies.get(credential.policy_name or "")
+        return policy is not None and credential.key in {policy.primary_key, policy.secondary_key}
 
     def all(self) -> list[Policy]:
         return list(self._policies.values())
@@ -319,5 +331,4 @@ def is_still_valid(
         return False
     if credential.policy_name is None:
         return credential.key in authentication.keys
-    policy = policies.get(credential.policy_name)
-    return policy is not None and credential.key in {policy.primary_key, policy.secondary_key}
+    return policies.is_valid(credential)

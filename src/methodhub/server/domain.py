@@ -136,6 +136,7 @@ class Domain:
             for attachment in self.table:
                 if not self._is_still_valid(attachment):
                     self.table.close(attachment.target, CloseReason.CREDENTIALS_CHANGED)
+            self.policies.tell_watchers()
 
     def _revoke(self, event: TargetRevoked) -> None:
         """An identity was revoked: close what it holds, unless what let it in still does."""
