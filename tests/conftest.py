@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from methodhub.store.database import open_database
 from tests.clock import ManualClock
 from tests.harness import RunningHub
+from tests.postgres import PostgresServer, running_server
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("methodhub", deadline=None)
@@ -28,3 +31,22 @@ def timed_hub(tmp_path: Path) -> Iterator[RunningHub]:
     """A hub whose time moves only when the test says so."""
     with RunningHub(tmp_path / "hub", ManualClock()) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, started for the first test that asks for it."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql(postgres_server: PostgresServer) -> Callable[[], str]:
+    """Makes a database that holds the empty tables of a hub, and gives its URL."""
+    template = postgres_server.fresh()
+
+    async def fill() -> None:
+        await (await open_database(template)).close()
+
+    asyncio.run(fill())
+    return lambda: postgres_server.fresh(template)

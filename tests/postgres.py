@@ -85,18 +85,11 @@ class PostgresServer:
     def url(self, database: str) -> str:
         return f"postgresql://hub@/{database}?host={quote(str(self.folder), safe='')}"
 
-    def fresh(self) -> str:
-        """The URL of a new, empty database."""
+    def fresh(self, template: str = "template0") -> str:
+        """The URL of a new database: empty, or a copy of one that nobody is connected to."""
         self._databases += 1
         name = f"t{self._databases}"
-        self.sql(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
-        return self.url(name)
-
-    def copy(self, template: str) -> str:
-        """The URL of a copy of a database that nobody is connected to."""
-        self._databases += 1
-        name = f"t{self._databases}"
-        self.sql(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template.rpartition('/')[2].partition('?')[0]}")
         return self.url(name)
 
     def sql(self, statement: str, database: str = "postgres") -> str:
@@ -125,5 +118,5 @@ def running_server(options: dict[str, str] | None = None) -> Iterator[PostgresSe
         server.start()
         yield server
     finally:
-        server.stop()
+        server.stop(signal.SIGQUIT)
         shutil.rmtree(folder)

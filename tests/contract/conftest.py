@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from methodhub.core.ports import HubStore, IdentityStore
-from methodhub.store.database import open_database
+from methodhub.store.database import Database, open_database
 from methodhub.store.hub import SqlHubStore
 from methodhub.store.identities import SqlIdentityStore
-from tests.memory import MemoryHubStore, MemoryIdentityStore, MemoryTables
 
 
 class Stores(NamedTuple):
@@ -23,31 +21,20 @@ class Stores(NamedTuple):
     hub: HubStore
 
 
-@asynccontextmanager
-async def in_memory(_directory: Path) -> AsyncIterator[Stores]:
-    tables = MemoryTables()
-    yield Stores(MemoryIdentityStore(tables), MemoryHubStore(tables))
+ADAPTERS = ["sqlite", "sqlite in memory", "postgresql"]
 
 
-@asynccontextmanager
-async def sqlite_file(directory: Path) -> AsyncIterator[Stores]:
-    database = await open_database(directory / "hub.db")
-    yield Stores(SqlIdentityStore(database), SqlHubStore(database))
-    await database.close()
-
-
-@asynccontextmanager
-async def sqlite_in_memory(_directory: Path) -> AsyncIterator[Stores]:
-    database = await open_database(None)
-    yield Stores(SqlIdentityStore(database), SqlHubStore(database))
-    await database.close()
-
-
-ADAPTERS: dict[str, Callable[[Path], AbstractAsyncContextManager[Stores]]] = {
-    "memory": in_memory,
-    "sqlite": sqlite_file,
-    "sqlite in memory": sqlite_in_memory,
-}
+@pytest.fixture
+def database(
+    adapter: str, runner: asyncio.Runner, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Database]:
+    """An empty database of each kind."""
+    where: Path | str | None = tmp_path / "hub.db" if adapter == "sqlite" else None
+    if adapter == "postgresql":
+        where = request.getfixturevalue("postgresql")()
+    database = runner.run(open_database(where))
+    yield database
+    runner.run(database.close())
 
 
 @pytest.fixture
@@ -57,11 +44,14 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(params=ADAPTERS)
-def stores(request: pytest.FixtureRequest, runner: asyncio.Runner, tmp_path: Path) -> Iterator[Stores]:
-    adapter = ADAPTERS[request.param](tmp_path)
-    stores = runner.run(adapter.__aenter__())
-    yield stores
-    runner.run(adapter.__aexit__(None, None, None))
+def adapter(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def stores(database: Database) -> Stores:
+    return Stores(SqlIdentityStore(database), SqlHubStore(database))
 
 
 @pytest.fixture
