@@ -244,7 +244,7 @@ def test_a_job_may_change_twins_and_gets_an_id(fake_hub_world: World, hub: FakeH
 
 
 def test_a_dry_run_names_the_devices(fake_hub_world: World, hub: FakeHub) -> None:
-    answer = {**JOB, "devices": ["d1", "d2"], "deviceJobStatistics": {"deviceCount": 3}}
+    answer = {"jobId": "j1", "dryRun": True, "deviceIds": ["d1", "d2"], "deviceCount": 3}
     hub.says("PUT", "jobs/v2/j1", JSONResponse(answer), JSONResponse(answer))
     asked = ("job", "run", "--all", "--method", "m", "--id", "j1", "--dry-run")
     result = fake_hub_world(*asked)

@@ -45,6 +45,7 @@ def test_create_scheduled_job(python: Caller, python_jobs: Caller, world: World)
         "failedCount": 0,
         "runningCount": 0,
         "pendingCount": 0,
+        "canceledCount": 0,
     }
     assert [[request.payload for request in device.seen] for device in devices] == [[b'{"n": 1}']] * 5
     found = device_jobs(python, "py-job")

@@ -159,11 +159,10 @@ def run_dry(body: Job, data_dir: DataDir, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    devices = answer.get("devices") or []
-    for device in devices:
+    for device in answer["deviceIds"]:
         typer.echo(device)
-    count = answer["deviceJobStatistics"]["deviceCount"]
-    note(f"{count} devices" + (f", of which the first {len(devices)} are shown" if count > len(devices) else ""))
+    count, shown = answer["deviceCount"], len(answer["deviceIds"])
+    note(f"{count} devices" + (f", of which the first {shown} are shown" if count > shown else ""))
 
 
 def run_job(body: Job, wait: bool, data_dir: DataDir, as_json: bool) -> None:

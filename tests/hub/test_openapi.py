@@ -1,0 +1,93 @@
+"""The OpenAPI document: it tells every route and no other, and a running hub does what it says, whatever is sent."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from methodhub.api.app import all_routes
+from methodhub.api.openapi.document import document, rendered
+from tests.harness import RunningHub
+
+EXAMPLES = 8
+"""Of each operation, beside the cases that Schemathesis derives from the document itself."""
+
+KNOWN = {"device_id": "known", "module_id": "known", "job_id": "known"}
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+def test_it_tells_every_route_of_back_ends_and_no_other() -> None:
+    told = {(verb.upper(), path) for path, verbs in document()["paths"].items() for verb in verbs}
+    there = {
+        (verb, route.path.rstrip("/"))
+        for route in all_routes()
+        for verb in (route.methods or set()) - {"HEAD"}
+        if not route.path.startswith("/admin")
+    }
+    assert told == there
+
+
+def test_every_operation_has_an_id_and_every_schema_a_user() -> None:
+    ids = [operation["operationId"] for verbs in document()["paths"].values() for operation in verbs.values()]
+    assert len(ids) == len(set(ids))
+    text = rendered().decode()
+    for name in document()["components"]["schemas"]:
+        assert f'"#/components/schemas/{name}"' in text
+
+
+def test_anyone_may_read_it(shared: RunningHub) -> None:
+    with shared.service() as client:
+        response = client.get("/openapi.json", params={}, headers={"Authorization": ""})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json; charset=utf-8"
+    assert response.json() == document()
+
+
+# --- Schemathesis ------------------------------------------------------------------------------------------------
+
+schema = schemathesis.openapi.from_dict(document())
+_turns = itertools.count()
+
+
+@schema.hook
+def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Every other id is one that exists: an unknown one is answered before most of the body is looked at."""
+    if path_parameters and next(_turns) % 2:
+        return {**path_parameters, **{name: KNOWN[name] for name in path_parameters if name in KNOWN}}
+    return path_parameters
+
+
+@pytest.fixture(scope="module")
+def back_end(shared: RunningHub) -> Iterator[requests.Session]:
+    """A session with the token of a policy that may do everything."""
+    shared.create_device("known")
+    shared.create_module("known", "known")
+    with requests.Session() as session:
+        session.headers["Authorization"] = shared.token("iothubowner")
+        yield session
+
+
+@schema.parametrize()
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_hub_does_what_the_document_says(case: Any, shared: RunningHub, back_end: requests.Session) -> None:
+    response = case.call(base_url=f"https://{shared.address}", session=back_end, verify=str(shared.ca_file))
+    case.validate_response(response, checks=CHECKS)
