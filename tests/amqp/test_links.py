@@ -167,7 +167,7 @@ def test_telemetry_is_accepted_and_counted(shared: RunningHub, device: AmqpDevic
 
 
 def test_the_twin_answers_as_over_mqtt(device: AmqpDevice) -> None:
-    """GET and reported PATCH; subscribing to desired properties is confirmed. `wire/device.md` 3.7. tests/amqp/test_twins.py has the rest."""
+    """GET and reported PATCH; subscribing to desired properties is confirmed. `wire/device.md` 3.7."""
     sender = device.attach(device.session, "sender", "/devices/d1/twin")
     receiver = device.attach(device.session, "receiver", "/devices/d1/twin")
     device.give(receiver, 100)

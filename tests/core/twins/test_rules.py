@@ -166,7 +166,7 @@ def test_sections_are_bounded_by_the_size_that_they_would_have(section: str, lim
     def change(twin: Twin, patch: dict[str, Any]) -> Twin:
         if section == "reported":
             return reported(twin, patch, 0.0)
-        return updated(twin, TwinUpdate(**{section: patch}), 0.0)[0]
+        return patched(twin, patch if section == "tags" else None, patch if section == "desired" else None, 0.0)
 
     twin = Twin(D)
     for number in range(limit // 1024):
