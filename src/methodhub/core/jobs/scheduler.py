@@ -159,6 +159,7 @@ class Scheduler:
                 self._recorded(reports, await self.store.record(node_id, reports, now))
 
     async def _purge(self) -> None:
+        """[HUB-job-retention] Piece by piece: a job may have a million devices."""
         while await self.store.purge(self.clock.wall() - self.limits.retention_seconds, PURGE_CHUNK):
             pass
 
