@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from sqlalchemy import ARRAY, Connection, Double, FromClause, Text, bindparam, event, func, literal_column, text
 from sqlalchemy import cast as sql_cast
@@ -52,7 +51,8 @@ async def open_postgresql(url: str) -> Lanes:
         await make_schema(url)
     except (DBAPIError, OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # The chain of errors is cut: a driver may quote the URL.
-        raise StoreError(f"The database {described(url)} cannot be used: {text_of(error)}.") from None
+        cause = "the driver cannot read its URL" if isinstance(error, ValueError) else text_of(error)
+        raise StoreError(f"The database {described(url)} cannot be used: {cause}.") from None
     writer = Lane(pool(url, WRITERS), DIALECT, WRITERS, commits=True)
     # A reading method is one statement, which sees one state of the database without BEGIN and ROLLBACK around it.
     readers = Lane(pool(url, READERS, isolation_level="AUTOCOMMIT"), DIALECT, READERS, commits=False)
@@ -72,9 +72,12 @@ async def make_schema(url: str) -> None:
 
 
 def described(url: str) -> str:
-    """[HUB-no-keys] The URL without user, password and parameters."""
-    parts = urlsplit(url)
-    return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """[HUB-no-keys] The URL without user, password and parameters; nothing of one whose password was not escaped."""
+    plain, _, rest = url.partition("?")
+    _, at, place = plain.rpartition("@")
+    if "@" in rest and not at:
+        return "postgresql://..."
+    return f"postgresql://{place}" if at else plain
 
 
 def pool(url: str, connections: int, *, patient: bool = False, **options: Any) -> AsyncEngine:
