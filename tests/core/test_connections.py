@@ -11,7 +11,7 @@ from methodhub.core.access import KeyCredential
 from methodhub.core.calls import RID_START_LIMIT, MethodRequest, Outcome
 from methodhub.core.connections import Attachment, DeviceLimits
 from methodhub.core.identity import Target
-from methodhub.core.ports import NOT_CLAIMED, Answer, Claim, CloseReason
+from methodhub.core.ports import NOT_CLAIMED, Answer, Claim, CloseReason, DesiredChanged
 from tests.rooms.world import ALL, KEY, World
 
 D = Target("d")
@@ -163,3 +163,17 @@ def test_it_knows_since_when_and_who(world: World) -> None:
     assert attachment.credential == KeyCredential(None, KEY)
     assert attachment.connection is device
     assert list(world.table) == [attachment]
+
+
+def test_devices_are_told_desired_properties_in_the_order_of_versions(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[HUB-twin-order] What comes late, from another node, is dropped; a new connection begins anew."""
+    told: list[int] = []
+    for _ in range(2):
+        device = world.connect(D)
+        monkeypatch.setattr(device, "push_desired", lambda version, patch: told.append(version))
+        for version in (3, 2, 3, 5):
+            world.table.push_desired(DesiredChanged(D, version, b"{}"))
+    world.table.push_desired(DesiredChanged(Target("nobody"), 1, b"{}"))
+    assert told == [3, 5, 3, 5]
