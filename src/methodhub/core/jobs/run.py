@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,8 @@ class JobRun:
         self._feeding: tuple[float, Deadline] | None = None
         """When the next device is due, and what tells so."""
         self._leasing = False
+        self._unrecorded = {DeviceJobStatus.COMPLETED: 0, DeviceJobStatus.FAILED: 0}
+        """Devices that have ended and are on their way into the store."""
         rate = job.options.rate
         self._pace = None if rate is None else Pace(rate, self._clock.monotonic())
         self._call: Callable[[str, list[Lease]], Awaitable[list[Lease]]] = self._twin_updates
@@ -105,6 +108,21 @@ class JobRun:
             self.progress = progress
             self._scheduler.changed(self.job.job_id)
             self._wake.set()
+
+    def recorded(self, report: Report) -> None:
+        if report.status in self._unrecorded:
+            self._unrecorded[report.status] -= 1
+
+    def _foreseen(self) -> Progress:
+        """The progress with what is not recorded yet: whether to go on is decided by what is known."""
+        progress = self.progress
+        succeeded, failed = self._unrecorded.values()
+        return replace(
+            progress,
+            running_count=progress.running_count - succeeded - failed,
+            succeeded_count=progress.succeeded_count + succeeded,
+            failed_count=progress.failed_count + failed,
+        )
 
     def feed(self) -> None:
         """Devices are due."""
@@ -163,7 +181,7 @@ class JobRun:
         return await self._lease() or has_chosen
 
     def _reason_to_stop(self, now: float) -> str | None:
-        progress, options = self.progress, self.job.options
+        progress, options = self._foreseen(), self.job.options
         if progress.is_ending:
             return None
         if progress.selecting and now >= self.job.deadline:
@@ -302,6 +320,8 @@ class JobRun:
 
     def _report(self, node_id: str, report: Report) -> None:
         self._count(-1)
+        if report.status in self._unrecorded:
+            self._unrecorded[report.status] += 1
         self._scheduler.report(node_id, report)
         self._wake.set()
 

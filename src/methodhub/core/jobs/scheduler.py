@@ -156,7 +156,7 @@ class Scheduler:
             for orphan in orphans:
                 nodes.setdefault(orphan.node_id, []).append(abandoned(orphan, now))
             for node_id, reports in nodes.items():
-                self._recorded(reports, await self.store.record(node_id, reports, now))
+                self._written(reports, await self.store.record(node_id, reports, now))
 
     async def _purge(self) -> None:
         """[HUB-job-retention] Piece by piece: a job may have a million devices."""
@@ -255,8 +255,14 @@ class Scheduler:
 
     def _recorded(self, reports: list[Report], progress: dict[str, Progress]) -> None:
         for report in reports:
+            if (run := self.runs.get(report.job_id)) is not None:
+                run.recorded(report)
+        self._written(reports, progress)
+        for report in reports:
             if report.not_before >= WAITING:
                 self._is_recorded(report.target)
+
+    def _written(self, reports: list[Report], progress: dict[str, Progress]) -> None:
         due = {each.job_id for each in reports if each.status is DeviceJobStatus.PENDING and each.not_before < WAITING}
         for job_id, each in progress.items():
             run = self.runs.get(job_id)
