@@ -43,5 +43,7 @@ async def write(request: Request) -> Response:
 
 
 async def twin_response(services: ApiServices, target: Target, twin: Twin) -> Response:
-    identity = services.presence.overlay(await services.registry.read(target))
+    identity = services.presence.overlay(await services.registry.get(target))
+    if not identity.connected:  # when it was connected last, the store alone knows
+        identity = services.presence.overlay(await services.registry.read(target))
     return json_response(twin_json(identity, twin), {"etag": f'"{twin.etag}"'})

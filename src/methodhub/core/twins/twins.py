@@ -15,6 +15,7 @@ from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
 from methodhub.core.ports import Bus, DesiredChanged, HubStore
 from methodhub.core.registry import Registry, not_found
+from methodhub.core.twins.batches import Batches
 from methodhub.core.twins.model import Twin
 from methodhub.core.twins.rules import Object, TwinUpdate, reported, updated
 
@@ -30,6 +31,8 @@ class Twins:
         self._registry = registry
         self._bus = bus
         self._clock = clock
+        self._reads: Batches[Target, Twin] = Batches(self._read_many)
+        self._writes: Batches[tuple[Twin, int], bool] = Batches(store.save_twins)
         self._locks: WeakValueDictionary[Target, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, target: Target) -> Twin:
@@ -39,7 +42,11 @@ class Twins:
 
     async def read(self, target: Target) -> Twin:
         """The twin of a target that exists: of a connected device."""
-        return (await self._store.twins([target]))[0]
+        return await self._reads.do(target)
+
+    async def _read_many(self, targets: Sequence[Target]) -> list[Twin]:
+        found = {twin.target: twin for twin in await self._store.twins(list(dict.fromkeys(targets)))}
+        return [found[target] for target in targets]
 
     async def update(self, target: Target, update: TwinUpdate, if_match: str | None = None) -> Twin:
         """Change tags and desired properties as a back end does. `if_match` is the twin's etag, or None for any.
@@ -104,7 +111,8 @@ class Twins:
     ) -> list[Target]:
         """Read, change, write; returns the targets whose twins were changed by others meanwhile."""
         changes: list[tuple[Twin, int, Object | None]] = []
-        for twin in await self._store.twins(targets):
+        alone = len(targets) == 1  # with whoever else is alone: one transaction costs more than many twins
+        for twin in [await self.read(targets[0])] if alone else await self._store.twins(targets):
             try:
                 changed, patch = change(twin)
             except HubError as error:
@@ -115,7 +123,11 @@ class Twins:
             else:
                 changes.append((changed, twin.version, patch))
         overtaken = []
-        saved = await self._store.save_twins([(twin, version) for twin, version, _ in changes]) if changes else []
+        saves = [(twin, version) for twin, version, _ in changes]
+        if alone or not saves:
+            saved = [await self._writes.do(each) for each in saves]
+        else:
+            saved = await self._store.save_twins(saves)
         for (twin, _, patch), done in zip(changes, saved, strict=True):
             if done:
                 outcomes[twin.target] = twin
