@@ -95,6 +95,13 @@ class TargetRevoked:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentitiesChanged:
+    """Identities were created, changed or deleted: what other nodes keep of them in memory is old."""
+
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyChanged:
     name: str
 
@@ -118,7 +125,9 @@ class DesiredChanged:
     patch: bytes
 
 
-Event = DesiredChanged | TargetRevoked | PolicyChanged | AuthoritiesChanged | CertificateExpected
+Event = (
+    DesiredChanged | TargetRevoked | IdentitiesChanged | PolicyChanged | AuthoritiesChanged | CertificateExpected
+)
 
 
 class Bus(Protocol):
@@ -161,6 +170,8 @@ class ConnectionRecord:
     connected: bool
     updated_time: float
     last_activity_time: float
+    node_id: str = ""
+    """Of the node that tells it. What it tells of an end is not recorded where another has the target by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +244,10 @@ class IdentityStore(Protocol):
 
     async def record_connections(self, records: Iterable[ConnectionRecord]) -> None: ...
 
+    async def get_many(self, targets: Sequence[Target]) -> list[Identity | None]:
+        """In the order of the targets."""
+        ...
+
     async def expects_certificates(self) -> bool:
         """Whether any identity proves itself by a certificate."""
         ...
@@ -240,6 +255,12 @@ class IdentityStore(Protocol):
     async def disconnect_all(self, now: float) -> None:
         """After a start: whoever is recorded as connected is so no more."""
         ...
+
+    async def disconnect_dead(self, now: float) -> None:
+        """Whoever is recorded as connected to a node that is no more is so no longer."""
+        ...
+
+    async def connected_devices(self) -> int: ...
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         """Apply changes in their order, in one transaction; for each, whether its condition held. One that did not
@@ -281,6 +302,10 @@ class HubStore(Protocol):
         ...
 
     async def delete_policy(self, name: str) -> None: ...
+
+    async def next_generation(self) -> int:
+        """A number higher than each that any node was given before."""
+        ...
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         """The hub's secret of this name: what was stored first, `fresh` if nothing was."""
@@ -386,8 +411,12 @@ class JobStore(Protocol):
 
     async def retire(self, node_id: str) -> None: ...
 
-    async def bury(self) -> None:
-        """Forget the nodes whose time is over."""
+    async def bury(self) -> int:
+        """Forget the nodes whose time is over. How many there were."""
+        ...
+
+    async def live_nodes(self, left: float) -> set[str]:
+        """Those that live for more than so many seconds yet, by the database's clock."""
         ...
 
     async def orphans(self, limit: int) -> list[Orphan]:

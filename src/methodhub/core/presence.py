@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -18,10 +19,11 @@ WRITE_INTERVAL = 1.0
 
 
 class Presence:
-    def __init__(self, table: ConnectionTable, store: IdentityStore, clock: Clock) -> None:
+    def __init__(self, table: ConnectionTable, store: IdentityStore, clock: Clock, node_id: Callable[[], str]) -> None:
         self._table = table
         self._store = store
         self._clock = clock
+        self._node_id = node_id
         self._unwritten: dict[Target, ConnectionRecord] = {}
         self._written: dict[Target, ConnectionRecord] = {}
         """What the last write took: whoever reads a row while it is written may get the old one."""
@@ -30,8 +32,13 @@ class Presence:
         """An attachment began or ended."""
         now = self._clock.wall()
         self._unwritten[attachment.target] = ConnectionRecord(
-            attachment.target, connected, now, now if connected else self._last_activity(attachment)
+            attachment.target, connected, now, now if connected else self._last_activity(attachment), self._node_id()
         )
+
+    def tell_again(self) -> None:
+        """This node has another id now: what it wrote under the old one counts for nothing."""
+        for attachment in self._table:
+            self.changed(attachment, True)
 
     def forget(self, target: Target) -> None:
         """The identity was deleted: another one of its name begins anew."""
@@ -59,11 +66,12 @@ class Presence:
                 connection_updated_time=record.updated_time,
                 last_activity_time=record.last_activity_time,
             )
-        return replace(identity, connected=False)
+        return identity  # what another node wrote
 
-    def connected_devices(self) -> int:
-        """How many devices are connected at this moment; their modules do not count."""
-        return sum(not attachment.target.module_id for attachment in self._table)
+    async def connected_devices(self) -> int:
+        """How many devices are connected to any node; their modules do not count. Raises StoreUnavailable."""
+        await self.write()
+        return await self._store.connected_devices()
 
     async def write(self) -> None:
         """Write what has changed since the last time. After a failure it is kept for the next one."""

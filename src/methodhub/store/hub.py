@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,11 +17,19 @@ from methodhub.core.ports import Session
 from methodhub.core.twins.model import Twin
 from methodhub.store.database import Database
 from methodhub.store.rows import key
-from methodhub.store.tables import certificate_authorities, device_sessions, identities, policies, secrets
+from methodhub.store.tables import (
+    certificate_authorities,
+    device_sessions,
+    generations,
+    identities,
+    policies,
+    secrets,
+)
 from methodhub.store.twins import TwinRows, twin_of
 
 RIGHTS = {name: right for right, name in RIGHT_NAMES.items()}
 
+NEXT_GENERATION = select(generations.next_value())
 POLICIES = select(policies).order_by(policies.c.name)
 AUTHORITIES = select(certificate_authorities).order_by(certificate_authorities.c.name)
 REPLACE_AUTHORITY = update(certificate_authorities).where(certificate_authorities.c.name == bindparam("of_name"))
@@ -90,6 +99,11 @@ class SqlHubStore:
 
     async def delete_policy(self, name: str) -> None:
         await self._database.execute(DELETE_POLICY, {"of_name": name})
+
+    async def next_generation(self) -> int:
+        if self._database.dialect == "sqlite":
+            return time.monotonic_ns()  # the nodes of a file are processes of one machine, and share this clock
+        return int((await self._database.rows(NEXT_GENERATION, {}))[0][0])
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         def work(connection: Connection) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, select, update
+from sqlalchemy import Boolean, Connection, Select, Text, bindparam, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from methodhub.core.identity import Identity, Target
@@ -13,7 +13,8 @@ from methodhub.core.ports import Change, ConnectionRecord, RegistryStatistics
 from methodhub.store.changes import Changes
 from methodhub.store.database import Database
 from methodhub.store.rows import DELETE, KEY, REPLACE, ROW, identity_of, key, replaced_columns, row_of
-from methodhub.store.tables import BY_CERTIFICATE, DEVICES, identities
+from methodhub.store.twins import of_targets
+from methodhub.store.tables import BY_CERTIFICATE, DEVICES, identities, nodes
 
 GET = select(identities).where(*KEY)
 MODULES = select(identities).where(ROW.device_id == bindparam("device"), ROW.module_id > "").order_by(ROW.module_id)
@@ -26,11 +27,15 @@ PAGE = (
 REPLACE_IF = REPLACE.where(ROW.etag == bindparam("if_etag"))
 LOCK = select(ROW.etag).where(*KEY).with_for_update()
 MODULE_IDS = MODULES.with_only_columns(ROW.module_id)
+IS_CONNECTED = bindparam("is_connected", type_=Boolean)
 RECORD = (
     update(identities)
     .where(*KEY)
+    # [HUB-takeover] The end of an older connection never erases the presence of a newer one on another node.
+    .where(or_(IS_CONNECTED, ROW.connected_node.is_(None), ROW.connected_node == bindparam("node", type_=Text)))
     .values(
-        connected=bindparam("is_connected"),
+        connected=IS_CONNECTED,
+        connected_node=bindparam("node", type_=Text),
         connection_updated_time=bindparam("updated"),
         last_activity_time=bindparam("heard"),
     )
@@ -38,6 +43,11 @@ RECORD = (
 DISCONNECT_ALL = (
     update(identities).where(ROW.connected.is_(True)).values(connected=False, connection_updated_time=bindparam("now"))
 )
+
+DISCONNECT_DEAD = DISCONNECT_ALL.where(
+    or_(ROW.connected_node.is_(None), ROW.connected_node.not_in(select(nodes.c.node_id)))
+)
+CONNECTED_DEVICES = select(func.count()).select_from(identities).where(ROW.connected.is_(True), ROW.module_id == "")
 
 EXPECTS_CERTIFICATES = select(ROW.device_id).where(BY_CERTIFICATE).limit(1)
 
@@ -51,10 +61,16 @@ class SqlIdentityStore:
         self._database = database
         self._insert = database.insert(identities).on_conflict_do_nothing()
         self._changes = Changes(database)
+        self._by_targets = of_targets(select(identities), identities, database.targets)
 
     async def get(self, target: Target) -> Identity | None:
         rows = await self._database.rows(GET, key(target))
         return identity_of(rows[0]) if rows else None
+
+    async def get_many(self, targets: Sequence[Target]) -> list[Identity | None]:
+        rows = await self._database.rows(self._by_targets, self._database.parameters_of(targets))
+        found = {identity.target: identity for identity in map(identity_of, rows)}
+        return [found.get(target) for target in targets]
 
     async def insert(self, identity: Identity) -> bool:
         """Raises LookupError for a module whose device does not exist."""
@@ -97,6 +113,7 @@ class SqlIdentityStore:
                 "is_connected": record.connected,
                 "updated": record.updated_time,
                 "heard": record.last_activity_time,
+                "node": record.node_id,
             }
             for record in records
         ]
@@ -108,6 +125,12 @@ class SqlIdentityStore:
 
     async def disconnect_all(self, now: float) -> None:
         await self._database.execute(DISCONNECT_ALL, {"now": now})
+
+    async def disconnect_dead(self, now: float) -> None:
+        await self._database.execute(DISCONNECT_DEAD, {"now": now})
+
+    async def connected_devices(self) -> int:
+        return int((await self._database.rows(CONNECTED_DEVICES, {}))[0][0])
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         return await self._database.write(lambda connection: self._changes.apply(connection, changes))

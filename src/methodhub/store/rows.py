@@ -14,7 +14,7 @@ ROW = identities.c
 KEY = (ROW.device_id == bindparam("device"), ROW.module_id == bindparam("module"))
 KEPT = {
     *("device_id", "module_id", "parent_module_id"),
-    *("connected", "connection_updated_time", "last_activity_time"),
+    *("connected", "connected_node", "connection_updated_time", "last_activity_time"),
 }
 """Columns that `replace` leaves alone."""
 

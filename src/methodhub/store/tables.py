@@ -14,13 +14,14 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    Sequence,
     String,
     Table,
     Text,
     literal_column,
 )
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """The newest revision in `migrations/versions`. Revisions are numbers of four digits."""
 
 metadata = MetaData()
@@ -49,6 +50,7 @@ identities = Table(
     Column("parent_scopes", Text, nullable=False),  # a JSON array of text
     Column("managed_by", Text),
     Column("connected", Boolean, nullable=False),
+    Column("connected_node", Text),  # the node that wrote it; NULL: the only one
     Column("connection_updated_time", Double),
     Column("last_activity_time", Double),
     ForeignKeyConstraint(
@@ -205,6 +207,9 @@ Index(
 )
 _RUNNING = device_jobs.c.status == literal_column("'running'")
 Index("device_jobs_running", device_jobs.c.lease_node, sqlite_where=_RUNNING, postgresql_where=_RUNNING)
+
+# Orders the connections of a target over all nodes. SQLite has none: its nodes share one machine and its clock.
+generations = Sequence("generations", metadata=metadata)
 
 # A node's leases hold as long as it is alive, by the database's clock.
 nodes = Table(

@@ -43,7 +43,7 @@ async def devices(request: Request) -> Response:
 
 async def service(request: Request) -> Response:
     services = demand(request, Action.STATISTICS_READ)
-    return json_response({"connectedDeviceCount": services.presence.connected_devices()})
+    return json_response({"connectedDeviceCount": await services.presence.connected_devices()})
 
 
 async def purge(request: Request) -> Response:

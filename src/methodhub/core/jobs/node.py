@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 from methodhub.core.clock import Clock
 from methodhub.core.ports import JobStore
@@ -22,6 +23,8 @@ class Node:
         self._store = store
         self._clock = clock
         self.node_id = ""
+        self.on_enrolled: Callable[[], None] = lambda: None
+        """Told when the node has another id than before."""
         self._sure_until = 0.0
 
     async def enroll(self, *, alone: bool) -> None:
@@ -31,6 +34,7 @@ class Node:
         await self._store.enroll(node_id, LIFE, alone)
         self.node_id = node_id
         self._sure_until = begun + LIFE
+        self.on_enrolled()
 
     async def renew(self) -> None:
         """Raises StoreUnavailable."""

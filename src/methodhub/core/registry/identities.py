@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from methodhub.core.clock import Clock
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Identity, Target
-from methodhub.core.ports import Bus, CertificateExpected, CloseReason, IdentityStore, RegistryStatistics, TargetRevoked
+from methodhub.core.ports import (
+    Bus,
+    CertificateExpected,
+    CloseReason,
+    Event,
+    IdentitiesChanged,
+    IdentityStore,
+    RegistryStatistics,
+    TargetRevoked,
+)
 from methodhub.core.registry.capacity import MAX_DEVICES, Capacity
 from methodhub.core.registry.rules import (
     already_exists,
@@ -43,6 +52,9 @@ class Registry:
         self._pinned: dict[Target, Identity] = {}
         self._cache: OrderedDict[Target, Identity | None] = OrderedDict()
         self._changes = 0
+        self._is_telling = False
+        """The event that is told is this node's own, whose memory is right."""
+        bus.subscribe(self._hear)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -138,6 +150,29 @@ class Registry:
         if len(self._cache) > CACHE_SIZE:
             self._cache.popitem(last=False)
 
+    def forget_cached(self) -> None:
+        """Other nodes may have changed anything."""
+        self._changes += 1
+        self._cache.clear()
+
+    def take(self, identity: Identity) -> None:
+        """What was read anew of a target that is connected here."""
+        self._changes += 1
+        self._pinned[identity.target] = identity
+
+    def _hear(self, event: Event) -> None:
+        """[HUB-one-truth] Another node wrote: what is kept here of that is old."""
+        if isinstance(event, IdentitiesChanged) and not self._is_telling:
+            for target in event.targets:
+                self._forget(target)
+
+    def _tell(self, *targets: Target) -> None:
+        self._is_telling = True
+        try:
+            self._bus.publish(IdentitiesChanged(targets))
+        finally:
+            self._is_telling = False
+
     def _forget(self, target: Target) -> None:
         self._changes += 1
         self._pinned.pop(target, None)
@@ -164,6 +199,7 @@ class Registry:
     def was_created(self, created: Identity) -> None:
         """Tell whoever must know of an identity that was just stored."""
         self._forget(created.target)
+        self._tell(created.target)
         self._tell_certificate(created)
 
     async def _check_room_for_module(self, target: Target) -> None:
@@ -197,6 +233,7 @@ class Registry:
         target = new.target
         self._changes += 1
         self._remember(target, new)
+        self._tell(target)
         if not new.enabled:
             await self._revoke_with_modules(target, CloseReason.DISABLED)
         elif lost_a_credential(old.authentication, new.authentication):
@@ -220,6 +257,7 @@ class Registry:
         """Tell whoever must know of identities that were just deleted."""
         for each in gone:
             self._forget(each)
+        self._tell(*gone)
         for each in gone:
             self._bus.publish(TargetRevoked(each, CloseReason.DELETED))
 

@@ -102,6 +102,9 @@ RENEW = (
 )
 RETIRE = delete(nodes).where(nodes.c.node_id == bindparam("node"))
 BURY = delete(nodes).where(nodes.c.alive_until < database_time())
+LIVE_NODES = select(nodes.c.node_id).where(
+    nodes.c.alive_until > database_time() + bindparam("left", type_=Double)
+)
 ORPHANS = (
     select(DEVICE.job_id, DEVICE.device_id, DEVICE.module_id, DEVICE.attempts, DEVICE.lease_node, JOB.type)
     .join_from(device_jobs, jobs, JOB.job_id == DEVICE.job_id)
@@ -222,8 +225,12 @@ class SqlJobStore(DeviceRows):
     async def retire(self, node_id: str) -> None:
         await self._database.execute(RETIRE, {"node": node_id})
 
-    async def bury(self) -> None:
-        await self._database.execute(BURY, {})
+    async def bury(self) -> int:
+        return await self._database.execute(BURY, {})
+
+    async def live_nodes(self, left: float) -> set[str]:
+        rows = await self._database.rows(LIVE_NODES, {"left": left})
+        return {row.node_id for row in rows}
 
     async def orphans(self, limit: int) -> list[Orphan]:
         return [
