@@ -72,6 +72,10 @@ def _check_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_check_name(name) for name in names))
 
 
+def _check_networks(networks: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return networks and tuple(str(ipaddress.ip_network(network, strict=False)) for network in networks)
+
+
 def _check_bind(value: str) -> str:
     return "localhost" if value.lower() == "localhost" else str(ipaddress.ip_address(value))
 
@@ -222,6 +226,15 @@ class Settings(BaseSettings):
     )
     pre_authentication_sockets: int = _whole(
         2000, 1, 100_000, "sockets", "Sockets of one listener whose peers have not authenticated yet."
+    )
+    proxy_networks: Annotated[
+        tuple[str, ...] | None, BeforeValidator(_split_names), AfterValidator(_check_networks)
+    ] = _setting(
+        None,
+        "addresses or networks, such as 10.0.0.0/24",
+        "Load balancers that put a PROXY header (version 2) in front of each TCP connection, which tells the address "
+        "of the peer. From these addresses the header is demanded; from others nothing is read as one. Text holds "
+        "several with commas between.",
     )
     max_connections: int | None = _whole(
         None,
