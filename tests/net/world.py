@@ -7,13 +7,14 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from methodhub.core.deadlines import Deadlines
 from methodhub.net.certificates import Authority, ensure_authority, ensure_server_certificate
 from methodhub.net.listener import Listener, PreAuthenticationLimits, SocketBudget
+from methodhub.net.proxy import Network
 from methodhub.net.stream import Stream
 from methodhub.net.tls import TlsContextHolder
 
@@ -94,6 +95,7 @@ class World:
         tls: TlsContextHolder | None = None,
         limits: PreAuthenticationLimits | None = None,
         budget: SocketBudget | None = None,
+        proxies: Sequence[Network] = (),
     ) -> None:
         self.clock = ManualClock()
         self.deadlines = Deadlines(self.clock.monotonic())
@@ -109,6 +111,7 @@ class World:
             clock=self.clock,
             tls=tls,
             budget=budget,
+            proxies=proxies,
         )
         self.sockets: list[socket.socket] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from methodhub.bus.waiters import Waiters
 from methodhub.core.calls import MethodRequest, Outcome
 from methodhub.core.identity import Target
 from methodhub.core.ports import NOT_CLAIMED, Answer, Event, Handed, NotClaimed
@@ -18,7 +19,7 @@ class LocalClaim:
         self._answer = answer
 
     def renew(self) -> None:
-        self._bus.wake(self._target)
+        self._bus.waiters.wake(self._target)
 
     def release(self) -> None:
         self._bus.release(self._target, self._answer)
@@ -27,13 +28,15 @@ class LocalClaim:
 class LocalBus:
     def __init__(self) -> None:
         self._claims: dict[Target, Answer] = {}
-        self._waiters: dict[Target, dict[int, Callable[[], None]]] = {}
-        self._next_waiter = 0
+        self.waiters = Waiters()
         self._subscribers: list[Callable[[Event], None]] = []
 
-    async def claim(self, target: Target, answer: Answer) -> LocalClaim:
+    async def claim(
+        self, target: Target, answer: Answer, lost: Callable[[], None], generation: int | None = None
+    ) -> LocalClaim:
+        """The newest wins. Nothing is ever lost to another node."""
         self._claims[target] = answer
-        self.wake(target)
+        self.waiters.wake(target)
         return LocalClaim(self, target, answer)
 
     def release(self, target: Target, answer: Answer) -> None:
@@ -53,24 +56,7 @@ class LocalBus:
         return None
 
     def wait_claimed(self, target: Target, wake: Callable[[], None]) -> Callable[[], None]:
-        waiters = self._waiters.setdefault(target, {})
-        self._next_waiter += 1
-        number = self._next_waiter
-        waiters[number] = wake
-
-        def forget() -> None:
-            waiters.pop(number, None)
-            if not waiters and self._waiters.get(target) is waiters:
-                del self._waiters[target]
-
-        return forget
-
-    def wake(self, target: Target) -> None:
-        waiters = self._waiters.get(target, {})
-        for number in list(waiters):
-            wake = waiters.get(number)  # an earlier one may have made it forget
-            if wake is not None:
-                wake()
+        return self.waiters.add(target, wake)
 
     def publish(self, event: Event) -> None:
         for receive in self._subscribers:

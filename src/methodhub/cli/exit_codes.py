@@ -50,6 +50,7 @@ _EXIT_OF: dict[ErrorCode, ExitCode] = {
     ErrorCode.JobAlreadyExists: ExitCode.CONFLICT,
     ErrorCode.PreconditionFailed: ExitCode.CONFLICT,
     ErrorCode.ServiceUnavailable: ExitCode.NO_HUB,
+    ErrorCode.ConnectionUnavailable: ExitCode.NO_HUB,
     ErrorCode.DeviceNotOnline: ExitCode.NOT_REACHED,
     ErrorCode.DeviceConnectionClosedRemotely: ExitCode.NOT_REACHED,
     ErrorCode.ConnectionForcefullyClosedOnNewConnection: ExitCode.NOT_REACHED,

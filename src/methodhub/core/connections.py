@@ -58,6 +58,7 @@ class Attachment:
         "connection",
         "credential",
         "ended",
+        "generation",
         "heard",
         "pending",
         "pushed_version",
@@ -66,12 +67,18 @@ class Attachment:
     )
 
     def __init__(
-        self, table: ConnectionTable, connection: DeviceConnection, identity: Identity, credential: Credential
+        self,
+        table: ConnectionTable,
+        connection: DeviceConnection,
+        identity: Identity,
+        credential: Credential,
+        generation: int | None,
     ) -> None:
         self._table = table
         self.connection = connection
         self.target = identity.target
         self.credential = credential
+        self.generation = generation
         self.since = table.clock.wall()
         self.heard = table.clock.monotonic()
         """When the device was last heard, in seconds of the monotonic clock."""
@@ -87,9 +94,14 @@ class Attachment:
         if self._claim is not None:
             self._claim.renew()
         elif not self.ended:
-            self._hold(await self._table.bus.claim(self.target, self.answer))
+            self._hold(await self._table.bus.claim(self.target, self.answer, self._lost, self.generation))
         if not self.ended:
             self._table.on_ready(self.target)
+
+    def _lost(self) -> None:
+        """[HUB-takeover] The target connected to another node, later than here."""
+        self.end(connection_replaced)
+        self.connection.close(CloseReason.TAKEN_OVER)
 
     def _hold(self, claim: Claim) -> None:
         if self.ended:
@@ -162,10 +174,16 @@ class ConnectionTable:
     def get(self, target: Target) -> Attachment | None:
         return self._attachments.get(target)
 
-    def attach(self, connection: DeviceConnection, identity: Identity, credential: Credential) -> Attachment:
+    def attach(
+        self,
+        connection: DeviceConnection,
+        identity: Identity,
+        credential: Credential,
+        generation: int | None = None,
+    ) -> Attachment:
         """Make this the target's connection. [HUB-takeover] The older one is closed now, not before: only whoever has
-        authenticated may push another out."""
-        attachment = Attachment(self, connection, identity, credential)
+        authenticated may push another out. `generation` orders it among those of other nodes (`Bus.claim`)."""
+        attachment = Attachment(self, connection, identity, credential, generation)
         older = self._attachments.get(attachment.target)
         self._attachments[attachment.target] = attachment
         self.on_change(attachment, True)

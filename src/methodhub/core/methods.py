@@ -42,13 +42,15 @@ def stopping() -> HubError:
 class Invocation(Deadline):
     """One call from the caller's request to its outcome; the deadline is the end of the connect timeout."""
 
-    __slots__ = ("_handed", "_methods", "_stop_waiting", "request", "settle", "started", "target")
+    __slots__ = ("_handed", "_methods", "_stop_waiting", "_was_woken", "request", "settle", "started", "target")
 
     def __init__(self, methods: Methods, target: Target, request: MethodRequest, settle: Settle) -> None:
         self._bucket = None
         self._methods = methods
         self._handed: Handed | None = None
         self._stop_waiting: Callable[[], None] | None = None
+        self._was_woken = False
+        """Whether the target was claimed while the bus looked for it: it may have looked too early."""
         self.target = target
         self.request = request
         self.settle = settle
@@ -69,7 +71,9 @@ class Invocation(Deadline):
 
     def _try(self) -> None:
         if self._handed is not None or self not in self._methods.open:
+            self._was_woken = True
             return
+        self._was_woken = False
         handed = self._methods.bus.call(self.target, self.request, self._settled)
         if handed is not None and self in self._methods.open:
             self._handed = handed
@@ -79,6 +83,8 @@ class Invocation(Deadline):
             self._handed = None
             if self._stop_waiting is None:
                 self.finish(not_online(self.request.connect_timeout))
+            elif self._was_woken:
+                self._try()
         else:
             self.finish(outcome)
 

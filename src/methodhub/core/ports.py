@@ -133,8 +133,14 @@ Event = (
 class Bus(Protocol):
     """Finds the claimant of a target, on this node or another, and spreads events to all nodes."""
 
-    async def claim(self, target: Target, answer: Answer) -> Claim:
-        """Hold the target. When this returns, every node's calls find it."""
+    async def claim(
+        self, target: Target, answer: Answer, lost: Callable[[], None], generation: int | None = None
+    ) -> Claim:
+        """Hold the target. When this returns, every node's calls find it.
+
+        `lost` is called at most once: another node has claimed the target with a higher generation, a number that
+        grows with each authentication of the target on any node. Without one, a number is drawn now.
+        """
         ...
 
     def call(

@@ -99,6 +99,7 @@ class Admission:
         self.over_bytes = 0
         self.handshake_failures = 0
         self.tls_errors = 0
+        self.not_proxied_headers = 0
         self._budget = budget
         # An OrderedDict, since a plain one takes ever longer to find its first entry as early ones leave.
         self._waiting: OrderedDict[Waiting, None] = OrderedDict()
@@ -171,6 +172,10 @@ class Admission:
     def tls_broken(self, stream: Admitted, reason: str) -> None:
         self.tls_errors += 1
         self.note("tls_broken", stream, reason=reason)
+
+    def not_proxied(self, stream: Admitted, reason: str) -> None:
+        self.not_proxied_headers += 1
+        self.note("no_proxy_header", stream, reason=reason)
 
     def note(self, event: str, stream: Admitted, **facts: object) -> None:
         """One line per kind of event and second; the next one tells how many were left out."""

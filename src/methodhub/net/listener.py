@@ -8,13 +8,14 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from methodhub.core.clock import Clock
 from methodhub.core.deadlines import Deadlines
-from methodhub.net.admission import Admission, PreAuthenticationLimits, SocketBudget
+from methodhub.net.admission import Admission, Admitted, PreAuthenticationLimits, SocketBudget
+from methodhub.net.proxy import Network, ProxyPrelude
 from methodhub.net.stream import PlainStream, Stream
 from methodhub.net.tls import TlsContextHolder
 from methodhub.net.tls_stream import TlsStream
@@ -61,6 +62,7 @@ class Listener:
     """Accepts on any number of addresses and gives each connection a protocol from `protocol_factory`, on TLS after
     the handshake. All times are in seconds of `clock.monotonic`; `deadlines` must be run by the caller.
 
+    `proxies`: networks of the load balancers that put a PROXY header in front of each TCP connection.
     `budget` is shared by the listeners of a process; without one, the listener takes the process's limit for its own.
     """
 
@@ -74,6 +76,7 @@ class Listener:
         clock: Clock,
         tls: TlsContextHolder | None,
         budget: SocketBudget | None = None,
+        proxies: Sequence[Network] = (),
     ) -> None:
         self.name = name
         self.addresses: list[tuple[str, int]] = []
@@ -82,6 +85,7 @@ class Listener:
         self._trusted = Admission(name, limits, deadlines, clock, budget, trusted=True)
         self._factory = protocol_factory
         self._tls = tls
+        self._proxies = proxies
         self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
 
@@ -115,7 +119,7 @@ class Listener:
                 continue
             bound += 1
             self.addresses.append(listening.getsockname()[:2])
-            self._servers.append(await loop.create_server(self._stream, sock=listening, backlog=BACKLOG))
+            self._servers.append(await loop.create_server(self._accepted, sock=listening, backlog=BACKLOG))
         if not bound:
             raise _bind_error(self.name, where, port, failures[0]) from failures[0]
 
@@ -144,6 +148,9 @@ class Listener:
         loop = asyncio.get_running_loop()
         self._servers.append(await loop.create_unix_server(self._trusted_stream, sock=listening, backlog=BACKLOG))
 
+    def _accepted(self) -> asyncio.Protocol:
+        return ProxyPrelude(self.admission, self._proxies, self._stream) if self._proxies else self._stream()
+
     def _stream(self) -> Stream:
         if self._tls is None:
             return PlainStream(self.admission, self._factory)
@@ -169,14 +176,14 @@ class Listener:
     def close_all(self) -> None:
         """Close each connection in order: what was written is sent, for a bounded time."""
         for stream in self._streams():
-            stream.close()
+            stream.close() if isinstance(stream, Stream) else stream.abort()
 
     def abort_all(self) -> None:
         for stream in self._streams():
             stream.abort()
 
-    def _streams(self) -> list[Stream]:
-        return [s for a in (self.admission, self._trusted) for s in a.streams if isinstance(s, Stream)]
+    def _streams(self) -> list[Admitted]:
+        return [stream for admission in (self.admission, self._trusted) for stream in admission.streams]
 
 
 def _bind_inet(family: int, address: tuple[object, ...]) -> socket.socket:

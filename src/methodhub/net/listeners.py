@@ -4,7 +4,7 @@ user may bind. Knows no protocol."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from methodhub.core.clock import Clock
@@ -12,6 +12,7 @@ from methodhub.core.deadlines import Deadlines
 from methodhub.metrics import Metrics
 from methodhub.net.admission import PreAuthenticationLimits, SocketBudget
 from methodhub.net.listener import BindError, Listener
+from methodhub.net.proxy import Network
 from methodhub.net.stream import Stream
 from methodhub.net.tls import TlsContextHolder
 
@@ -27,15 +28,22 @@ FALLBACK_NOTE = (
 
 
 class Listeners:
-    """`max_connections`: sockets of all of them together; None: as many as the process may open."""
+    """`max_connections`: sockets of all of them together; None: as many as the process may open. `proxies`: see
+    `Listener`."""
 
     def __init__(
-        self, limits: PreAuthenticationLimits, deadlines: Deadlines, clock: Clock, max_connections: int | None
+        self,
+        limits: PreAuthenticationLimits,
+        deadlines: Deadlines,
+        clock: Clock,
+        max_connections: int | None,
+        proxies: Sequence[Network] = (),
     ) -> None:
         self._limits = limits
         self._deadlines = deadlines
         self._clock = clock
         self._max_connections = max_connections
+        self._proxies = proxies
         self._budget: SocketBudget | None = None
         self._all: list[Listener] = []
 
@@ -56,6 +64,7 @@ class Listeners:
             clock=self._clock,
             tls=tls,
             budget=self._budget,
+            proxies=self._proxies,
         )
         self._all.append(listener)
         return listener

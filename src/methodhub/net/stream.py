@@ -126,6 +126,10 @@ class Stream(asyncio.Transport, asyncio.Protocol):
     def peer(self) -> Peer:
         return Peer(self._address)
 
+    def speaks_for(self, address: str) -> None:
+        """A balancer in front told who its peer is ('': itself). Before `connection_made`."""
+        self._address = address
+
     @property
     def is_authenticated(self) -> bool:
         return self._waiting is None
@@ -140,7 +144,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._inner = cast(asyncio.Transport, transport)
         name = transport.get_extra_info("peername")
-        if isinstance(name, tuple):
+        if isinstance(name, tuple) and not self._address:
             self._address = str(name[0])
         if self._admission.admit(self):
             self._open()

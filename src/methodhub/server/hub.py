@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_network
 
 import structlog
 
@@ -43,7 +44,13 @@ class Hub(Domain):
             settings.pre_authentication_bytes,
             settings.pre_authentication_sockets,
         )
-        self._listeners = Listeners(limits, self.deadlines, self.clock, settings.max_connections)
+        self._listeners = Listeners(
+            limits,
+            self.deadlines,
+            self.clock,
+            settings.max_connections,
+            [ip_network(network) for network in settings.proxy_networks or ()],
+        )
         self._background = Background(self.clock, self.deadlines)
         self.scheduler: Scheduler | None = None
 
