@@ -7,7 +7,7 @@ import fcntl
 import gc
 import os
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 LOCK_NAME = "methodhub.lock"
@@ -30,6 +30,14 @@ class ReadyFacts:
     in_memory: bool
     ca_file: Path
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One of several processes that share a hub's ports and data; the one that started them holds the lock."""
+
+    number: int
+    nats_url: str = field(repr=False)
 
 
 class DataDirectory:

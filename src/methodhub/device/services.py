@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from methodhub.core.access import AuthenticationError, Credential, Policies, check_device_token
@@ -35,6 +36,12 @@ class DeviceServices:
     twins: Twins
     bearer: BearerTokens | None = None
     throttles: Throttles | None = None
+    next_generation: Callable[[], Awaitable[int]] | None = None
+    """Orders the connections of a target over all nodes; None where there is one."""
+
+    async def generation(self) -> int | None:
+        """Of a connection that has just authenticated [HUB-takeover]. Raises StoreUnavailable."""
+        return None if self.next_generation is None else await self.next_generation()
 
 
 def token_path(target: Target) -> tuple[str, ...]:

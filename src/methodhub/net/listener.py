@@ -62,6 +62,7 @@ class Listener:
     """Accepts on any number of addresses and gives each connection a protocol from `protocol_factory`, on TLS after
     the handshake. All times are in seconds of `clock.monotonic`; `deadlines` must be run by the caller.
 
+    `shares_ports`: with other processes of this user, among which the kernel spreads connections.
     `proxies`: networks of the load balancers that put a PROXY header in front of each TCP connection.
     `budget` is shared by the listeners of a process; without one, the listener takes the process's limit for its own.
     """
@@ -77,6 +78,7 @@ class Listener:
         tls: TlsContextHolder | None,
         budget: SocketBudget | None = None,
         proxies: Sequence[Network] = (),
+        shares_ports: bool = False,
     ) -> None:
         self.name = name
         self.addresses: list[tuple[str, int]] = []
@@ -86,6 +88,7 @@ class Listener:
         self._factory = protocol_factory
         self._tls = tls
         self._proxies = proxies
+        self._shares_ports = shares_ports
         self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
 
@@ -111,7 +114,7 @@ class Listener:
             if bound and port == 0:
                 port = self.addresses[-1][1]
             try:
-                listening = _bind_inet(family, (address[0], port, *address[2:]))
+                listening = _bind_inet(family, (address[0], port, *address[2:]), shared=self._shares_ports)
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise _bind_error(self.name, where, port, error) from error
@@ -186,11 +189,13 @@ class Listener:
         return [stream for admission in (self.admission, self._trusted) for stream in admission.streams]
 
 
-def _bind_inet(family: int, address: tuple[object, ...]) -> socket.socket:
+def _bind_inet(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:
     # The protocol is named, or asyncio would not set TCP_NODELAY on what it accepts.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind(address)

@@ -28,8 +28,8 @@ FALLBACK_NOTE = (
 
 
 class Listeners:
-    """`max_connections`: sockets of all of them together; None: as many as the process may open. `proxies`: see
-    `Listener`."""
+    """`max_connections`: sockets of all of them together; None: as many as the process may open. `proxies`,
+    `shares_ports`: see `Listener`."""
 
     def __init__(
         self,
@@ -38,12 +38,14 @@ class Listeners:
         clock: Clock,
         max_connections: int | None,
         proxies: Sequence[Network] = (),
+        shares_ports: bool = False,
     ) -> None:
         self._limits = limits
         self._deadlines = deadlines
         self._clock = clock
         self._max_connections = max_connections
         self._proxies = proxies
+        self._shares_ports = shares_ports
         self._budget: SocketBudget | None = None
         self._all: list[Listener] = []
 
@@ -65,6 +67,7 @@ class Listeners:
             tls=tls,
             budget=self._budget,
             proxies=self._proxies,
+            shares_ports=self._shares_ports,
         )
         self._all.append(listener)
         return listener

@@ -8,7 +8,7 @@ from methodhub import __version__
 from methodhub.api.services import ApiServices, HttpLimits, HubFacts
 from methodhub.bus.local import LocalBus
 from methodhub.config import Settings
-from methodhub.core.access import Policies, default_policies, is_still_valid
+from methodhub.core.access import Policies, default_policies
 from methodhub.core.certificates.authorities import CertificateAuthorities
 from methodhub.core.clock import Clock, SystemClock
 from methodhub.core.connections import Attachment, ConnectionTable, DeviceLimits
@@ -16,14 +16,7 @@ from methodhub.core.deadlines import Deadlines
 from methodhub.core.jobs.jobs import Jobs
 from methodhub.core.methods import Methods
 from methodhub.core.policies import PolicyChanges
-from methodhub.core.ports import (
-    AuthoritiesChanged,
-    CloseReason,
-    DesiredChanged,
-    Event,
-    PolicyChanged,
-    TargetRevoked,
-)
+from methodhub.core.ports import Bus
 from methodhub.core.presence import Presence
 from methodhub.core.query.answers import Answers
 from methodhub.core.query.continuation import Continuations
@@ -34,8 +27,10 @@ from methodhub.iothub.rest import MethodRules
 from methodhub.metrics import Metrics
 from methodhub.net.chains import verify_chain
 from methodhub.process import StartError
+from methodhub.server.background import Background
 from methodhub.server.certificates import ca_file
 from methodhub.server.limits import bearer_tokens, throttles
+from methodhub.server.truth import Truth
 from methodhub.store.database import Database, open_database
 from methodhub.store.hub import SqlHubStore
 from methodhub.store.identities import SqlIdentityStore
@@ -52,7 +47,7 @@ class Domain:
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics()
         self.deadlines = Deadlines(self.clock.monotonic())
-        self.bus = LocalBus()
+        self.background = Background(self.clock, self.deadlines)
         self.policies = Policies(frozenset(settings.hostname))
         self.rules = MethodRules(
             response_timeout_min=settings.response_timeout_min,
@@ -75,12 +70,13 @@ class Domain:
         """Open the store and put the domain on it. Raises StartError."""
         settings = self.settings
         self._database = database = await self._open_database()
-        self.identity_store = SqlIdentityStore(database)
+        self.job_store = SqlJobStore(database)
         self.hub_store = SqlHubStore(database)
+        self.bus = await self.open_bus()
+        self.identity_store = SqlIdentityStore(database)
         secret = await self.hub_store.secret("continuation", secrets.token_bytes(32))
         self.continuations = Continuations(secret)
         self.answers = Answers(SqlQueries(database), self.continuations)
-        self.job_store = SqlJobStore(database)
         self.jobs = Jobs(
             self.job_store, self.clock, self.answers.targets, self.answers.count, running_jobs=settings.running_jobs
         )
@@ -102,9 +98,30 @@ class Domain:
         self.twins = Twins(self.hub_store, self.registry, self.bus, self.clock)
         self.authorities = CertificateAuthorities(self.hub_store, self.bus, self.clock, verify_chain)
         await self.authorities.load()
-        self.presence = Presence(self.table, self.identity_store, self.clock)
+        self.presence = Presence(self.table, self.identity_store, self.clock, self.node_id)
         self.table.on_change = self._connection_changed
-        self.bus.subscribe(self._on_event)
+        self.truth = Truth(
+            self.identity_store,
+            self.hub_store,
+            self.registry,
+            self.policies,
+            self.authorities,
+            self.table,
+            self.presence,
+            self.background,
+            shared=self.is_shared,
+        )
+        self.bus.subscribe(self.truth.hear)
+
+    is_shared = False
+    """Whether other nodes may serve the same hub."""
+
+    async def open_bus(self) -> Bus:
+        """Raises StartError."""
+        return LocalBus()
+
+    def node_id(self) -> str:
+        return ""
 
     async def _open_database(self) -> Database:
         settings = self.settings
@@ -116,6 +133,7 @@ class Domain:
 
     async def close(self) -> None:
         """Let go of the store when what was begun is done."""
+        self.background.stop()
         if self.bearer is not None:
             self.bearer.stop()
         if self._database is not None:
@@ -126,33 +144,6 @@ class Domain:
         self.presence.changed(attachment, connected)
         if not connected:
             self.registry.unpin(attachment.target)
-
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, TargetRevoked):
-            self._revoke(event)
-        elif isinstance(event, DesiredChanged):
-            self.table.push_desired(event)
-        elif isinstance(event, AuthoritiesChanged | PolicyChanged):
-            for attachment in self.table:
-                if not self._is_still_valid(attachment):
-                    self.table.close(attachment.target, CloseReason.CREDENTIALS_CHANGED)
-            self.policies.tell_watchers()
-
-    def _revoke(self, event: TargetRevoked) -> None:
-        """An identity was revoked: close what it holds, unless what let it in still does."""
-        if event.reason is CloseReason.CREDENTIALS_CHANGED:
-            attachment = self.table.get(event.target)
-            if attachment is not None and self._is_still_valid(attachment):
-                return
-        self.table.close(event.target, event.reason)
-        if event.reason is CloseReason.DELETED:
-            self.presence.forget(event.target)
-
-    def _is_still_valid(self, attachment: Attachment) -> bool:
-        identity = self.registry.in_memory(attachment.target)
-        return identity is not None and is_still_valid(
-            attachment.credential, identity.authentication, self.policies, self.authorities
-        )
 
     def api_services(self, methods: Methods | None) -> ApiServices:
         settings = self.settings

@@ -9,25 +9,32 @@ import structlog
 
 from methodhub.api.app import build_app
 from methodhub.api.http import HttpServer
+from methodhub.bus.nats import NatsBus
 from methodhub.config import SOCKET_NAME, Settings
 from methodhub.core.clock import Clock
+from methodhub.core.jobs.node import BEAT, Node
 from methodhub.core.jobs.scheduler import Scheduler
 from methodhub.core.methods import CallLimits, Methods
-from methodhub.core.ports import CloseReason
+from methodhub.core.ports import Bus, CloseReason
 from methodhub.core.presence import WRITE_INTERVAL
 from methodhub.device.installed import AMQP, MQTT, WITHOUT_AMQP, Factory, device_protocols
 from methodhub.device.services import DeviceServices
 from methodhub.net.listener import BindError, PreAuthenticationLimits
 from methodhub.net.listeners import Listeners, bind_https
 from methodhub.net.server_tls import ServerTls
-from methodhub.process import ReadyFacts, StartError
-from methodhub.server.background import Background, first_of
+from methodhub.process import ReadyFacts, StartError, Worker
+from methodhub.server.background import first_of
 from methodhub.server.certificates import CERTIFICATE_CHECK_INTERVAL, ServerCertificates, ca_file
+from methodhub.server.cluster import CLUSTER_BEAT, nats_bus, start_bus
 from methodhub.server.domain import Domain
 from methodhub.server.jobs import build_scheduler
 from methodhub.server.limits import KEY_CHECK_INTERVAL
+from methodhub.server.truth import RECHECK_INTERVAL
 
 log = structlog.get_logger()
+
+CLOSED_AT_ONCE, CLOSE_INTERVAL = 100, 0.1
+"""Devices that a node which leaves others behind closes at once, and seconds until the next ones."""
 
 RECORD_GRACE = 5.0
 """Seconds that outcomes of jobs may take to be written when the hub stops."""
@@ -36,8 +43,12 @@ RECORD_GRACE = 5.0
 class Hub(Domain):
     """One hub: everything between its listeners and its store."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None, worker: Worker | None = None) -> None:
         super().__init__(settings, clock)
+        self._worker = worker
+        self._bus_url = settings.nats_url or (worker.nats_url if worker is not None else None)
+        self.is_shared = self._bus_url is not None
+        self._nats: NatsBus | None = None
         self._notes: list[str] = []
         limits = PreAuthenticationLimits(
             settings.pre_authentication_seconds,
@@ -50,8 +61,8 @@ class Hub(Domain):
             self.clock,
             settings.max_connections,
             [ip_network(network) for network in settings.proxy_networks or ()],
+            shares_ports=worker is not None,
         )
-        self._background = Background(self.clock, self.deadlines)
         self.scheduler: Scheduler | None = None
 
     # --- start ---------------------------------------------------------------------------------------------------
@@ -67,25 +78,30 @@ class Hub(Domain):
     async def _start(self) -> ReadyFacts:
         settings = self.settings
         await self.open()
-        await self.identity_store.disconnect_all(self.clock.wall())
+        if self._nats is not None:
+            await start_bus(self._nats)
+        await self._disconnect_dead()
         self.methods = Methods(
             self.registry, self.bus, self.deadlines, self.clock, CallLimits(settings.hub_open_calls), self.metrics
         )
-        self.scheduler = build_scheduler(self, self.methods)
+        self.scheduler = build_scheduler(self, self.methods, self.node)
+        self.scheduler.on_buried = self._disconnect_dead
         tls = await self._load_certificates()
         services = self.api_services(self.methods)
         app = build_app(services)
         protocols = device_protocols(self._device_services())
         await self._listen(tls, HttpServer(app, services, device_protocols=protocols), protocols)
-        await self._listen_to_administrator(HttpServer(app, services, administrator=True))
+        if self._worker is None or self._worker.number == 0:
+            await self._listen_to_administrator(HttpServer(app, services, administrator=True))
         self._count_sockets()
-        self._background.run_clock()
-        self._background.every(WRITE_INTERVAL, self.presence.write)
+        self.background.run_clock()
+        self.background.every(WRITE_INTERVAL, self.presence.write)
         if self.bearer is not None:
-            self._background.spawn(self.bearer.refresh())  # nobody waits for it: an issuer may be away
-            self._background.every(KEY_CHECK_INTERVAL, self.bearer.refresh)
-        # Only a database server can have other nodes on it: a file belongs to whoever has the data directory's lock.
-        await self.scheduler.start(alone=settings.database_url is None)
+            self.background.spawn(self.bearer.refresh())  # nobody waits for it: an issuer may be away
+            self.background.every(KEY_CHECK_INTERVAL, self.bearer.refresh)
+        await self.scheduler.start()
+        if self.is_shared:
+            self.background.every(RECHECK_INTERVAL, self.truth.recheck)
         self.ready = True
         if settings.in_memory:
             log.warning(
@@ -94,17 +110,41 @@ class Hub(Domain):
             )
         return self._ready_facts()
 
+    async def open_bus(self) -> Bus:
+        self.node = Node(self.job_store, self.clock, CLUSTER_BEAT if self.is_shared else BEAT)
+        # Only a database server, or workers, can have other nodes on it: a file belongs to whoever holds its lock.
+        await self.node.enroll(alone=self.settings.database_url is None and self._worker is None)
+        if self._bus_url is None:
+            return await super().open_bus()
+        self._nats = nats_bus(
+            self.settings,
+            self._bus_url,
+            self.node,
+            self.hub_store,
+            self.clock,
+            self.deadlines,
+            self.metrics,
+            lambda: self.truth.missed(),  # noqa: PLW0108 - it is not there yet
+        )
+        return self._nats
+
+    def node_id(self) -> str:
+        return self.node.node_id
+
+    async def _disconnect_dead(self) -> None:
+        await self.identity_store.disconnect_dead(self.clock.wall())
+
     async def _load_certificates(self) -> ServerTls | None:
         settings = self.settings
         if settings.plaintext:
             self._notes.append("plaintext: no TLS on any port. For measurements on this machine only.")
             return None
         self.certificates = ServerCertificates(
-            settings, self.clock, self.authorities, self.identity_store, self._background
+            settings, self.clock, self.authorities, self.identity_store, self.background
         )
         await self.certificates.load()
         self.bus.subscribe(self.certificates.expect)
-        self._background.every(CERTIFICATE_CHECK_INTERVAL, self.certificates.renew)
+        self.background.every(CERTIFICATE_CHECK_INTERVAL, self.certificates.renew)
         return self.certificates.tls
 
     def _device_services(self) -> DeviceServices:
@@ -121,6 +161,7 @@ class Hub(Domain):
             bearer=self.bearer,
             throttles=self.throttles,
             twins=self.twins,
+            next_generation=self.hub_store.next_generation if self.is_shared else None,
         )
 
     async def _listen(self, tls: ServerTls | None, https_server: HttpServer, protocols: dict[str, Factory]) -> None:
@@ -183,6 +224,7 @@ class Hub(Domain):
         grace_over = asyncio.Event()
         self.deadlines.call_at(self.clock.monotonic() + self.settings.stop_grace, grace_over.set)
         await first_of(self.methods.stop(), grace_over.wait(), *([at_once.wait()] if at_once else []))
+        await first_of(self._close_devices(), grace_over.wait(), *([at_once.wait()] if at_once else []))
         self.table.close_all(CloseReason.STOPPING)
         store_is_away = asyncio.Event()
         self.deadlines.call_at(self.clock.monotonic() + RECORD_GRACE, store_is_away.set)
@@ -192,12 +234,25 @@ class Hub(Domain):
         await self.presence.write()
         await self.close()
 
+    async def _close_devices(self) -> None:
+        """[HUB-drain] Where other nodes take the devices, one after another, those without open calls first: all at
+        once they would come back as a storm."""
+        while self.is_shared and (idle := [each for each in self.table if not len(each.pending)]):
+            for attachment in idle[:CLOSED_AT_ONCE]:
+                self.table.close(attachment.target, CloseReason.STOPPING)
+            closed = asyncio.Event()
+            self.deadlines.call_at(self.clock.monotonic() + CLOSE_INTERVAL, closed.set)
+            await closed.wait()
+
     async def close(self) -> None:
         """Let go of everything at once."""
         self.ready = False
         self._listeners.stop_accepting()
         self._listeners.abort_all()
-        self._background.stop()
+        self.background.stop()
+        if self._nats is not None:
+            nats, self._nats = self._nats, None
+            await nats.stop()
         if self.scheduler is not None:
             self.scheduler.abort()
         await super().close()

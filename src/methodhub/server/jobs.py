@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
+from methodhub.core.jobs.node import Node
 from methodhub.core.jobs.run import Work
 from methodhub.core.jobs.scheduler import JobLimits, Scheduler
 from methodhub.core.methods import Methods
@@ -26,7 +27,7 @@ def job_work(answers: Answers, methods: Methods, twins: Twins, rules: MethodRule
     return Work(answers.targets, methods.invoke, lambda work: parse_method_request(work, rules), update_twins)
 
 
-def build_scheduler(domain: Domain, methods: Methods) -> Scheduler:
+def build_scheduler(domain: Domain, methods: Methods, node: Node) -> Scheduler:
     """On the domain of a hub that runs, whose devices it calls."""
     settings, table = domain.settings, domain.table
     scheduler = Scheduler(
@@ -40,6 +41,7 @@ def build_scheduler(domain: Domain, methods: Methods) -> Scheduler:
             retention_seconds=settings.job_retention_days * SECONDS_PER_DAY,
         ),
         domain.metrics,
+        node,
         lambda: (attachment.target for attachment in table),
     )
     jobs = domain.jobs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -16,9 +17,10 @@ from starlette.types import ASGIApp
 from methodhub.api.app import administrator_app, build_app
 from methodhub.config import Settings, load
 from methodhub.net.certificates import CertificateError, ensure_authority
-from methodhub.process import DataDirectory, ReadyFacts, StartError, calm_the_collector, raise_file_limit
+from methodhub.process import DataDirectory, ReadyFacts, StartError, Worker, calm_the_collector, raise_file_limit
 from methodhub.server.domain import Domain
 from methodhub.server.hub import Hub
+from methodhub.server.workers import run_workers, this_worker
 
 log = structlog.get_logger()
 
@@ -26,23 +28,36 @@ log = structlog.get_logger()
 def serve(settings: Settings, on_ready: Callable[[ReadyFacts], None]) -> int:
     """Run a hub until SIGTERM or SIGINT. Returns the exit code. Raises StartError."""
     raise_file_limit()
+    worker = this_worker()
+    if worker is not None:
+        return uvloop.run(_serve(settings, on_ready, worker))
     directory = DataDirectory(settings.data_dir)
     try:
-        return uvloop.run(_serve(settings, on_ready))
+        return uvloop.run(_serve(settings, on_ready, None))
     finally:
         directory.release()
 
 
-async def _serve(settings: Settings, on_ready: Callable[[ReadyFacts], None]) -> int:
+async def _serve(settings: Settings, on_ready: Callable[[ReadyFacts], None], worker: Worker | None) -> int:
     loop = asyncio.get_running_loop()
     stop, at_once = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
         (at_once if stop.is_set() else stop).set()
 
+    def on_input() -> None:
+        """Whoever started this worker says nothing: this is its end, even if it was killed."""
+        loop.remove_reader(sys.stdin.fileno())
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    hub = Hub(settings)
+    if worker is None and settings.workers > 1:
+        return await run_workers(settings, on_ready, stop, at_once)
+    if worker is not None:
+        os.set_blocking(sys.stdin.fileno(), False)
+        loop.add_reader(sys.stdin.fileno(), on_input)
+    hub = Hub(settings, worker=worker)
     facts = await hub.start()
     calm_the_collector()
     on_ready(facts)

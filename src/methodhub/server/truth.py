@@ -100,8 +100,8 @@ class Truth:
         """Another node wrote the identity: read it."""
         try:
             stored = await self._identities.get(attachment.target)
-        except StoreUnavailable:
-            self._table.close(attachment.target, CloseReason.CREDENTIALS_CHANGED)  # it may come again when it can be asked
+        except StoreUnavailable:  # the device may come again, and is judged when it can be
+            self._table.close(attachment.target, CloseReason.CREDENTIALS_CHANGED)
             return
         self._judge(attachment, stored)
 

@@ -13,8 +13,8 @@ from methodhub.core.ports import Change, ConnectionRecord, RegistryStatistics
 from methodhub.store.changes import Changes
 from methodhub.store.database import Database
 from methodhub.store.rows import DELETE, KEY, REPLACE, ROW, identity_of, key, replaced_columns, row_of
-from methodhub.store.twins import of_targets
 from methodhub.store.tables import BY_CERTIFICATE, DEVICES, identities, nodes
+from methodhub.store.twins import of_targets
 
 GET = select(identities).where(*KEY)
 MODULES = select(identities).where(ROW.device_id == bindparam("device"), ROW.module_id > "").order_by(ROW.module_id)

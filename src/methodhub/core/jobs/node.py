@@ -14,14 +14,22 @@ LIFE = 30.0
 BEAT = 5.0
 """Seconds from one sign of life to the next."""
 
+BEATS = 4
+"""Signs of life that a node misses before it counts as gone for calls; its leases go on until the end of its life."""
+
 MARGIN = 5.0
 """Seconds before its end at which a lease is not trusted any more."""
 
 
 class Node:
-    def __init__(self, store: JobStore, clock: Clock) -> None:
+    """`name` is what other nodes call this one; `node_id`, under which it leases, begins with it."""
+
+    def __init__(self, store: JobStore, clock: Clock, beat: float = BEAT) -> None:
         self._store = store
         self._clock = clock
+        self._lives = 0
+        self.name = secrets.token_hex(8)
+        self.beat = beat
         self.node_id = ""
         self.on_enrolled: Callable[[], None] = lambda: None
         """Told when the node has another id than before."""
@@ -30,7 +38,8 @@ class Node:
     async def enroll(self, *, alone: bool) -> None:
         """Under a new id: what an earlier life of this node had leased is not this one's."""
         begun = self._clock.monotonic()
-        node_id = secrets.token_hex(8)
+        self._lives += 1
+        node_id = f"{self.name}-{self._lives}"
         await self._store.enroll(node_id, LIFE, alone)
         self.node_id = node_id
         self._sure_until = begun + LIFE
@@ -43,6 +52,11 @@ class Node:
             self._sure_until = begun + LIFE
         else:
             await self.enroll(alone=False)
+
+    async def live_nodes(self) -> set[str]:
+        """The names of those that gave a sign of life lately, by the database's clock. Raises StoreUnavailable."""
+        live = await self._store.live_nodes(LIFE - self.beat * BEATS)
+        return {node_id.partition("-")[0] for node_id in live}
 
     @property
     def is_sure(self) -> bool:

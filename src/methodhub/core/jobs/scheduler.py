@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -16,7 +16,7 @@ from methodhub.core.clock import Clock
 from methodhub.core.deadlines import Deadline, Deadlines
 from methodhub.core.identity import Target
 from methodhub.core.jobs.model import WAITING, DeviceJobStatus, Job, JobStatus, Progress, Report, abandoned
-from methodhub.core.jobs.node import BEAT, Node
+from methodhub.core.jobs.node import Node
 from methodhub.core.jobs.pace import Pace
 from methodhub.core.jobs.recorder import Patience, Recorder
 from methodhub.core.jobs.run import JobRun, Work
@@ -47,6 +47,10 @@ class JobLimits:
     """Devices per second of all jobs together."""
 
 
+async def nothing() -> None:
+    pass
+
+
 class Scheduler:
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Scheduler:
         deadlines: Deadlines,
         limits: JobLimits,
         metrics: Metrics,
+        node: Node,
         connected: Callable[[], Iterable[Target]],
     ) -> None:
         self.store = store
@@ -65,7 +70,9 @@ class Scheduler:
         self.limits = limits
         self.metrics = metrics
         self.patience = Patience(clock, deadlines)
-        self.node = Node(store, clock)
+        self.node = node
+        self.on_buried: Callable[[], Awaitable[None]] = nothing
+        """Told when other nodes were found dead."""
         self.pace = None if limits.rate is None else Pace(limits.rate, clock.monotonic())
         self.in_flight = 0
         self.runs: dict[str, JobRun] = {}
@@ -87,12 +94,11 @@ class Scheduler:
 
     # --- life ----------------------------------------------------------------------------------------------------
 
-    async def start(self, *, alone: bool) -> None:
-        """`alone`: no other node can be alive on this store. Raises StoreUnavailable."""
-        await self.node.enroll(alone=alone)
+    async def start(self) -> None:
+        """Its node has enrolled. Raises StoreUnavailable."""
         await self._adopt_orphans()
         self.poke()
-        self._every(BEAT, self._beat)
+        self._every(self.node.beat, self._beat)
         self._every(SWEEP, self._sweep)
         self._every(PURGE_INTERVAL, self._purge)
 
@@ -144,7 +150,8 @@ class Scheduler:
 
     async def _beat(self) -> None:
         await self.node.renew()
-        await self.store.bury()
+        if await self.store.bury():
+            await self.on_buried()
         await self._adopt_orphans()
         self.poke()
 

@@ -102,9 +102,7 @@ RENEW = (
 )
 RETIRE = delete(nodes).where(nodes.c.node_id == bindparam("node"))
 BURY = delete(nodes).where(nodes.c.alive_until < database_time())
-LIVE_NODES = select(nodes.c.node_id).where(
-    nodes.c.alive_until > database_time() + bindparam("left", type_=Double)
-)
+LIVE_NODES = select(nodes.c.node_id).where(nodes.c.alive_until > database_time() + bindparam("left", type_=Double))
 ORPHANS = (
     select(DEVICE.job_id, DEVICE.device_id, DEVICE.module_id, DEVICE.attempts, DEVICE.lease_node, JOB.type)
     .join_from(device_jobs, jobs, JOB.job_id == DEVICE.job_id)

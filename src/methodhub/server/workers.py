@@ -1,0 +1,149 @@
+"""Several processes that serve one hub: they share its ports, its data, and a NATS server that is started for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from methodhub.bus.line import LineFailure
+from methodhub.bus.server import OwnServer
+from methodhub.config import Settings
+from methodhub.process import ReadyFacts, StartError, Worker
+from methodhub.server.domain import Domain
+
+log = structlog.get_logger()
+
+WORKER = "WORKER_OF_METHODHUB"
+"""Tells a process that it is a worker, and of which bus: its number, a space, a URL. In the environment, since anyone
+may read arguments."""
+RESTART_WAIT = 0.2
+"""Seconds after a worker ended by itself."""
+
+
+def this_worker() -> Worker | None:
+    number, _, nats_url = os.environ.get(WORKER, "").partition(" ")
+    return Worker(int(number), nats_url) if nats_url else None
+
+
+class Workers:
+    """`command` is what this process was started with: workers are started likewise."""
+
+    def __init__(self, settings: Settings, command: list[str]) -> None:
+        self._settings = settings
+        self._command = command
+        self._nats: OwnServer | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = False
+
+    async def start(self) -> ReadyFacts:
+        """Returns when all of them are ready. Raises StartError."""
+        await self._prepare()
+        url = self._settings.nats_url
+        if url is None:
+            self._nats = OwnServer(self._settings.data_dir)
+            try:
+                await self._nats.start()
+            except (LineFailure, OSError) as error:
+                raise StartError(f"Workers need NATS between them: {error}.") from None
+            url = self._nats.url
+        facts = []
+        for number in range(self._settings.workers):
+            ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+            self._tasks.append(asyncio.create_task(self._keep(number, url, ready)))
+            facts.append(await ready)
+        return facts_of(facts[0])
+
+    async def _prepare(self) -> None:
+        """What only one process may do: bring the schema up to date, and forget the nodes of an earlier life."""
+        domain = Domain(self._settings)
+        try:
+            await domain.open()
+            if self._settings.database_url is None:
+                await domain.job_store.enroll("workers", 0.0, alone=True)
+                await domain.job_store.retire("workers")
+                await domain.identity_store.disconnect_all(domain.clock.wall())
+        finally:
+            await domain.close()
+
+    async def _keep(self, number: int, url: str, ready: asyncio.Future[dict[str, Any]]) -> None:
+        """Run one worker, and another one in its place when it ends."""
+        while not self._stopping:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=os.environ | {WORKER: f"{number} {url}"},
+                stdin=asyncio.subprocess.PIPE,  # its end tells a worker that this process is no more
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,  # a terminal's interrupt is for this process, which tells them in turn
+            )
+            self._processes[number] = process
+            assert process.stdout is not None
+            line = await process.stdout.readline()
+            if not ready.done():
+                if not line:
+                    ready.set_exception(StartError(f"Worker {number} did not start; the log says why."))
+                    return
+                ready.set_result(json.loads(line))
+            await process.stdout.read()
+            code = await process.wait()
+            if not self._stopping:
+                log.error("a worker ended; another one takes its place", worker=number, code=code)
+                await asyncio.sleep(RESTART_WAIT)
+
+    async def stop(self, at_once: asyncio.Event) -> int:
+        """Tell them to stop, and again when told so. The exit code."""
+        self._stopping = True
+        self._signal()
+        again = asyncio.create_task(at_once.wait())
+        again.add_done_callback(lambda task: None if task.cancelled() else self._signal())
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        again.cancel()
+        if self._nats is not None:
+            await self._nats.stop()
+        return max((process.returncode or 0 for process in self._processes.values()), default=0)
+
+    def _signal(self) -> None:
+        for process in self._processes.values():
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.terminate()
+
+
+def worker_command() -> list[str]:
+    return [sys.executable, "-m", "methodhub", *sys.argv[1:], "--json"]
+
+
+def facts_of(ready: dict[str, Any]) -> ReadyFacts:
+    return ReadyFacts(
+        hostname=ready["hostname"],
+        https_port=ready["httpsPort"],
+        mqtt_port=ready["mqttPort"],
+        amqp_port=ready["amqpPort"],
+        data_dir=Path(ready["dataDir"]),
+        in_memory=ready["inMemory"],
+        ca_file=Path(ready["caFile"]),
+        notes=tuple(ready["notes"]),
+    )
+
+
+async def run_workers(
+    settings: Settings, on_ready: Callable[[ReadyFacts], None], stop: asyncio.Event, at_once: asyncio.Event
+) -> int:
+    """Raises StartError."""
+    workers = Workers(settings, worker_command())
+    try:
+        on_ready(await workers.start())
+        sys.stdout.flush()
+        await stop.wait()
+    finally:
+        code = await workers.stop(at_once)
+    return code
