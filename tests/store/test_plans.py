@@ -19,8 +19,6 @@ from methodhub.store.tables import identities as table
 from methodhub.store.tables import twins
 from methodhub.store.twins import of_targets
 
-BY_TARGETS = of_targets(identities.GET.with_only_columns(table.c.etag), table, DIALECT.targets)
-
 
 @pytest.fixture(scope="module")
 def url(postgresql: Callable[[], str]) -> Iterator[str]:
@@ -58,7 +56,8 @@ def test_a_statement_uses_its_index(url: str, statement: Executable, index: str)
 
 
 async def explain(url: str, statement: Executable, index: str) -> None:
-    compiled: Any = statement.compile(dialect=dialect.asyncpg.dialect())  # type: ignore[attr-defined]  # not in the protocol Executable
+    spoken: Any = dialect.asyncpg
+    compiled: Any = statement.compile(dialect=spoken.dialect())  # type: ignore[attr-defined]  # not in the protocol Executable
     values = {
         "device": "d05000", "module": "", "after": "d05000", "limit": 100, "now": 1.0,
         "target_devices": ["d1", "d2"], "target_modules": ["", ""],
