@@ -40,8 +40,8 @@ def test_a_kill_leaves_nothing_half(tmp_path: Path) -> None:
             callers = [pool.submit(create, caller) for caller in range(CALLERS)]
             assert enough.wait(60)
             hub.kill()
-            for each in callers:
-                each.result()
+            for caller in callers:
+                caller.result()
         hub.start()
         with hub.admin() as client:
             found: list[str] = []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
-from methodhub.core.registry.bulk import BulkItem, ImportMode
+from methodhub.core.registry.items import BulkItem, ImportMode
 from methodhub.iothub.bulk import bulk_result, parse_bulk, parse_item, parse_regeneration
 
 VALUES = st.recursive(

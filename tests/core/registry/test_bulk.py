@@ -11,8 +11,9 @@ import pytest
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Authentication, AuthenticationType, Identity, Target
 from methodhub.core.ports import CertificateExpected, Change, DesiredChanged, Event, RegistryStatistics, TargetRevoked
-from methodhub.core.registry.bulk import ATTEMPTS, Bulk, BulkItem, ImportMode
+from methodhub.core.registry.bulk import ATTEMPTS, Bulk
 from methodhub.core.registry.capacity import SHARE, Capacity
+from methodhub.core.registry.items import BulkItem, ImportMode
 from methodhub.core.twins.rules import TwinUpdate
 from methodhub.core.twins.twins import Twins
 from tests.memory import MemoryHubStore, MemoryIdentityStore, MemoryTables
@@ -38,6 +39,9 @@ class Raced(MemoryIdentityStore):
 
 
 class BulkWorld(World):
+    def __enter__(self) -> BulkWorld:
+        return self
+
     def __init__(self) -> None:
         super().__init__()
         tables = self.store._tables
