@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from methodhub.core.access import Policy
@@ -54,6 +54,12 @@ class MemoryIdentityStore:
 
     async def get(self, target: Target) -> Identity | None:
         return self._tables.identity(target)
+
+    async def get_many(self, targets: Sequence[Target]) -> list[Identity | None]:
+        return [self._tables.identity(target) for target in targets]
+
+    async def modules_of(self, device_ids: Collection[str]) -> list[Target]:
+        return [module.target for device_id in device_ids for module in await self.modules(device_id)]
 
     async def insert(self, identity: Identity) -> bool:
         """Raises LookupError for a module whose device does not exist."""

@@ -53,8 +53,10 @@ class PostgresServer:
     def start(self) -> None:
         """Returns when connections are accepted."""
         arguments = [part for name, value in self.options.items() for part in ("-c", f"{name}={value}")]
+        # A test run that is killed takes its server along, where the system can do that.
+        leash = ["setpriv", "--pdeathsig", "QUIT"] if shutil.which("setpriv") else []
         process = subprocess.Popen(
-            [programs() / "postgres", "-D", "data", "-k", str(self.folder), *arguments],
+            [*leash, programs() / "postgres", "-D", "data", "-k", str(self.folder), *arguments],
             cwd=self.folder,
             user=self._user,
             env={"PATH": os.defpath, "LC_ALL": "C"},

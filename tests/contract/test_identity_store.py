@@ -57,6 +57,21 @@ async def test_every_authentication_type_is_kept(identities: IdentityStore, type
     assert await identities.get(identity.target) == identity
 
 
+async def test_many_at_once_come_in_the_order_that_was_asked_for(identities: IdentityStore) -> None:
+    for each in (FULL, device("a"), module("a", "m"), device("b")):
+        await identities.insert(each)
+    wanted = [Target("b"), Target("none"), Target("a", "m"), FULL.target, Target("a", "none")]
+    assert await identities.get_many(wanted) == [device("b"), None, module("a", "m"), FULL, None]
+    assert await identities.get_many([]) == []
+
+
+async def test_modules_of_many_devices(identities: IdentityStore) -> None:
+    for each in (device("a"), device("b"), device("c"), module("a", "m"), module("a", "n"), module("c", "m")):
+        await identities.insert(each)
+    assert sorted(await identities.modules_of({"a", "b", "none"})) == [Target("a", "m"), Target("a", "n")]
+    assert await identities.modules_of(set()) == []
+
+
 async def test_what_is_not_there_is_none(identities: IdentityStore) -> None:
     await identities.insert(device("d"))
     assert await identities.get(Target("D")) is None

@@ -394,7 +394,7 @@ def test_telemetry_is_acknowledged_and_dropped(shared: RunningHub) -> None:
 
 
 def test_twin_requests_are_answered(shared: RunningHub) -> None:
-    """The twin, and 204 with a version that counts; tests/hub/test_twins.py has the rest."""
+    """The twin, and 204 with a version that counts; tests/twins has the rest."""
     with Device(shared, "d1") as device:
         device.connect()
         device.subscribe(TWIN_RESPONSES)

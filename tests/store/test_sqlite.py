@@ -236,6 +236,9 @@ def test_the_reset_at_a_start_reads_only_who_was_connected(tmp_path: Path) -> No
     text = str(identities.DISCONNECT_ALL.compile(dialect=sqlite.dialect()))
     plan = connection.execute(f"EXPLAIN QUERY PLAN {text}", [None] * text.count("?")).fetchall()
     assert "identities_connected" in plan[0][-1]
+    text = str(identities.STATISTICS.compile(dialect=sqlite.dialect()))
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {text}").fetchall()
+    assert [step for *_, step in plan] == ["SCAN identities USING COVERING INDEX identities_devices"]
     text = str(identities.EXPECTS_CERTIFICATES.compile(dialect=sqlite.dialect()))
     plan = connection.execute(f"EXPLAIN QUERY PLAN {text}", [None] * text.count("?")).fetchall()
     assert "identities_certificates" in plan[0][-1]

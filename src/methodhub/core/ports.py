@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -227,6 +227,10 @@ class IdentityStore(Protocol):
 
     async def get(self, target: Target) -> Identity | None: ...
 
+    async def get_many(self, targets: Sequence[Target]) -> list[Identity | None]:
+        """In the order of the targets."""
+        ...
+
     async def insert(self, identity: Identity) -> bool:
         """False if the target exists. A module whose device does not exist is a caller's error."""
         ...
@@ -246,11 +250,11 @@ class IdentityStore(Protocol):
 
     async def modules(self, device_id: str) -> list[Identity]: ...
 
-    async def record_connections(self, records: Iterable[ConnectionRecord]) -> None: ...
-
-    async def get_many(self, targets: Sequence[Target]) -> list[Identity | None]:
-        """In the order of the targets."""
+    async def modules_of(self, device_ids: Collection[str]) -> list[Target]:
+        """Of all these devices."""
         ...
+
+    async def record_connections(self, records: Iterable[ConnectionRecord]) -> None: ...
 
     async def expects_certificates(self) -> bool:
         """Whether any identity proves itself by a certificate."""

@@ -10,7 +10,7 @@ import msgspec
 
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import ID_PATTERN, ID_RULE, Identity, Target
-from methodhub.core.registry.bulk import BulkItem, ImportMode
+from methodhub.core.registry.items import BulkItem, ImportMode
 from methodhub.iothub.identities import IdentityFields, identity_of
 from methodhub.iothub.payload import json_error
 from methodhub.iothub.twin_json import update_of

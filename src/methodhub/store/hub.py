@@ -106,6 +106,8 @@ class SqlHubStore:
         return int((await self._database.rows(NEXT_GENERATION, {}))[0][0])
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
+        """[HUB-secret] What was stored first, for nodes that start at once."""
+
         def work(connection: Connection) -> bytes:
             connection.execute(self._insert_secret, {"name": name, "value": fresh})
             return bytes(connection.execute(SECRET, {"of_name": name}).scalar_one())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Boolean, Connection, Select, Text, bindparam, func, or_, select, update
@@ -61,16 +61,26 @@ class SqlIdentityStore:
         self._database = database
         self._insert = database.insert(identities).on_conflict_do_nothing()
         self._changes = Changes(database)
-        self._by_targets = of_targets(select(identities), identities, database.targets)
+        targets = database.targets
+        self._get_many = of_targets(select(identities), identities, targets)
+        self._modules_of = select(ROW.device_id, ROW.module_id).join_from(
+            targets, identities, (ROW.device_id == targets.c.device_id) & (ROW.module_id > "")
+        )
 
     async def get(self, target: Target) -> Identity | None:
         rows = await self._database.rows(GET, key(target))
         return identity_of(rows[0]) if rows else None
 
     async def get_many(self, targets: Sequence[Target]) -> list[Identity | None]:
-        rows = await self._database.rows(self._by_targets, self._database.parameters_of(targets))
-        found = {identity.target: identity for identity in map(identity_of, rows)}
+        found = {each.target: each for each in await self._identities(self._get_many, self._parameters(targets))}
         return [found.get(target) for target in targets]
+
+    async def modules_of(self, device_ids: Collection[str]) -> list[Target]:
+        devices = [Target(device_id) for device_id in device_ids]
+        return [Target(*row) for row in await self._database.rows(self._modules_of, self._parameters(devices))]
+
+    def _parameters(self, targets: Iterable[Target]) -> dict[str, Any]:
+        return self._database.parameters_of(targets)
 
     async def insert(self, identity: Identity) -> bool:
         """Raises LookupError for a module whose device does not exist."""

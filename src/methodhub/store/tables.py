@@ -85,9 +85,11 @@ Index(
     postgresql_where=BY_CERTIFICATE,
 )
 
-# Counts of devices are read from this index alone, at any number of them.
+# Counts of devices are read from this index alone. It holds module_id, else SQLite would look at each row for it.
 DEVICES = identities.c.module_id == literal_column("''")
-Index("identities_devices", identities.c.enabled, sqlite_where=DEVICES, postgresql_where=DEVICES)
+Index(
+    "identities_devices", identities.c.enabled, identities.c.module_id, sqlite_where=DEVICES, postgresql_where=DEVICES
+)
 
 policies = Table(
     "policies",

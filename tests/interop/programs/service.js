@@ -56,7 +56,8 @@ async function actOn({ on, verb, args, style, keep, connection = own }) {
   if (keep) kept.set(keep, found);
   if (found instanceof Query) return { more: found.hasMoreResults };
   const types = [found].flat().map((each) => each?.constructor.name);
-  return target instanceof Query ? { items: found, types, more: target.hasMoreResults } : found;
+  if (!(target instanceof Query)) return found;
+  return { items: found, types, more: target.hasMoreResults, token: target.continuationToken ?? null };
 }
 
 async function act({ verb, args, connection = own, retries = false, transport }) {

@@ -42,9 +42,15 @@ def invoke(client: Any, device_id: str, module_id: str, call: dict[str, Any]) ->
 
 
 def plain(value: Any) -> Any:
+    """A result as JSON; what its model does not know stands beside what it knows."""
     if isinstance(value, list):
         return [plain(each) for each in value]
-    return value.as_dict() if hasattr(value, "as_dict") else value
+    if type(value).__name__ == "QueryResult":  # there are two of this name
+        names = ("type", "continuation_token", "items")
+        return {name: plain(getattr(value, name)) for name in names if getattr(value, name) is not None}
+    if not hasattr(value, "as_dict"):
+        return value
+    return value.as_dict() | (value.additional_properties or {})
 
 
 def serve(line: dict[str, Any]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from tests.harness import RunningHub
+from tests.harness import PATIENCE, RunningHub
 from tests.hub.peers import Device, Request, ready_device
 from tests.interop.peers import Device as SdkDevice
 from tests.interop.peers import Failure, Service
@@ -54,6 +55,7 @@ class Answering:
         hub.create_device(device_id)
         self.seen: list[Request] = []
         self._device: Device = ready_device(hub, device_id)
+        self._device.socket.settimeout(None)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -107,9 +109,11 @@ class World:
 
     def job_ends(self, job_id: str) -> dict[str, Any]:
         """The job once it has ended, from the events of the hub."""
+        limit = time.monotonic() + PATIENCE
         with self.hub.service() as client, client.stream("GET", f"/jobs/v2/{job_id}/progress") as response:
             assert response.status_code == 200
             for line in response.iter_lines():
+                assert time.monotonic() < limit, line
                 if line.startswith("data:"):
                     job: dict[str, Any] = json.loads(line.removeprefix("data:"))
                     if job["status"] in ENDED:

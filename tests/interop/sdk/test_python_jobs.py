@@ -94,11 +94,11 @@ def test_cancel_scheduled_job(python_jobs: Caller) -> None:
 
 
 def test_query_scheduled_jobs(python_jobs: Caller, world: World) -> None:
-    """[HUB-python-job-list] This SDK wants an object where every other client wants an array."""
+    """[HUB-job-list] This SDK wants an object where every other client wants an array."""
     python_jobs("create_scheduled_job", "py-list", method_job("py-list", "*", start_time=NEVER))
     found = python_jobs("query_scheduled_jobs", "scheduleDeviceMethod", "scheduled")
     assert "py-list" in {item["jobId"] for item in found["items"]}
-    assert found["type"] == "JobResponse"
+    assert found["type"] == "jobResponse"
     with world.hub.service() as client:
         others = client.get("/jobs/v2/query", params={"jobStatus": "Scheduled"}).json()
     assert "py-list" in {item["jobId"] for item in others}

@@ -10,7 +10,7 @@ from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
 from methodhub.core.ports import QueryTooSlow
 from methodhub.core.query.continuation import Continuations
-from methodhub.core.query.page import OutOfRange, Queries, Row
+from methodhub.core.query.page import OutOfRange, Queries, Row, TooDeep
 from methodhub.core.query.parser import parse_condition, parse_query
 from methodhub.core.query.tree import Query
 
@@ -66,3 +66,5 @@ def told() -> Iterator[None]:
         ) from None
     except OutOfRange:
         raise HubError(ErrorCode.ArgumentInvalid, "A calculation of the query leaves the range of numbers.") from None
+    except TooDeep:
+        raise HubError(ErrorCode.ArgumentInvalid, "The query is nested too deeply.") from None

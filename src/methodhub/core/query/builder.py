@@ -17,7 +17,8 @@ from methodhub.core.query.tree import UNDEFINED, Aggregate, Collection, Expressi
 if TYPE_CHECKING:
     from lark import Token
 
-MAX_NESTING = 64
+MAX_NESTING = 16
+"""Levels. SQLite's parser holds 100 symbols, and a level of a query is several."""
 MAX_TOP = 2**31 - 1
 FUNCTIONS = {
     "IS_DEFINED": 1,

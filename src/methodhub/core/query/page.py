@@ -19,6 +19,10 @@ class OutOfRange(Exception):
     """A calculation of the query left the range of numbers."""
 
 
+class TooDeep(Exception):
+    """The query is nested more deeply than the database can read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """`next` is where the page behind this one begins, None at the end."""
@@ -32,13 +36,13 @@ class Queries(Protocol):
     between two pages makes no other row come twice or not at all."""
 
     async def run(self, query: Query, after: Position | None, limit: int) -> Page:
-        """Up to `limit` rows behind `after`. Raises QueryTooSlow, OutOfRange."""
+        """Up to `limit` rows behind `after`. Raises QueryTooSlow, OutOfRange, TooDeep."""
         ...
 
     async def select_targets(self, condition: Condition, after: Target | None, limit: int) -> list[Target]:
-        """Up to `limit` targets behind `after`, in the order of their ids. Raises QueryTooSlow, OutOfRange."""
+        """Up to `limit` targets behind `after`, in the order of their ids. Raises QueryTooSlow, OutOfRange, TooDeep."""
         ...
 
     async def count(self, condition: Condition) -> int:
-        """Raises QueryTooSlow, OutOfRange."""
+        """Raises QueryTooSlow, OutOfRange, TooDeep."""
         ...

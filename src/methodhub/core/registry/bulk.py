@@ -3,11 +3,9 @@ done is stored in one transaction. Knows no wire."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from methodhub.core.access import generate_key
 from methodhub.core.clock import Clock
@@ -23,6 +21,7 @@ from methodhub.core.ports import (
     ReplaceTwin,
 )
 from methodhub.core.registry.identities import Registry
+from methodhub.core.registry.items import BulkItem, ImportMode
 from methodhub.core.registry.rules import (
     already_exists,
     changed,
@@ -43,33 +42,6 @@ ATTEMPTS = 20
 """How often twins are tried while other nodes change them."""
 
 
-class ImportMode(StrEnum):
-    """What an item asks for (`wire/service.md` 3.4)."""
-
-    CREATE = "create"
-    UPDATE = "update"
-    UPDATE_IF_MATCH = "updateIfMatchETag"
-    DELETE = "delete"
-    DELETE_IF_MATCH = "deleteIfMatchETag"
-    UPDATE_TWIN = "updateTwin"
-    UPDATE_TWIN_IF_MATCH = "updateTwinIfMatchETag"
-
-
-@dataclass(frozen=True, slots=True)
-class BulkItem:
-    """`identity`: as a PUT would describe it. An etag is demanded by the modes that name it, and unused by the others;
-    `twin_etag` is looked at by `updateIfMatchETag` where it is given. `error`: why the item could not be read."""
-
-    target: Target
-    mode: ImportMode
-    identity: Identity | None = None
-    etag: str | None = None
-    twin_etag: str | None = None
-    tags: Object | None = None
-    desired: Object | None = None
-    error: HubError | None = None
-
-
 @dataclass(slots=True)
 class _Step:
     """What is done for one item. `error` is set as soon as it is known to fail."""
@@ -78,7 +50,7 @@ class _Step:
     error: HubError | None = None
     current: Identity | None = None
     written: Identity | None = None
-    modules: list[Identity] = field(default_factory=list)
+    modules: list[Target] = field(default_factory=list)
     """Of a device that is deleted, or of one that gets a module."""
     twin: Twin | None = None
     patch: Object | None = None
@@ -127,7 +99,7 @@ class Bulk:
         """
         check_count(len(targets))
         items = []
-        for target, current in zip(targets, await self._identities(targets), strict=True):
+        for target, current in zip(targets, await self._store.get_many(targets), strict=True):
             item = BulkItem(target, ImportMode.UPDATE_IF_MATCH)
             if current is None:
                 item = replace(item, error=await self._missing(target))
@@ -143,14 +115,11 @@ class Bulk:
 
     # --- reading -------------------------------------------------------------------------------------------------
 
-    async def _identities(self, targets: Iterable[Target]) -> list[Identity | None]:
-        return await asyncio.gather(*map(self._store.get, targets))
-
     async def _read(self, steps: Sequence[_Step]) -> None:
         """What the steps must know of the store: current identities, and modules of devices."""
         alive = [step for step in steps if step.error is None]
         looked_up = [step for step in alive if step.item.mode is not ImportMode.CREATE]
-        found = await self._identities(step.target for step in looked_up)
+        found = await self._store.get_many([step.target for step in looked_up])
         for step, current in zip(looked_up, found, strict=True):
             step.current = current
             if step.current is None:
@@ -161,10 +130,9 @@ class Bulk:
             if step.error is None
             and (bool(step.target.module_id) if step.item.mode is ImportMode.CREATE else step.item.mode in _DELETES)
         ]
-        devices = list({step.target.device_id for step in families})
-        modules = dict(zip(devices, await asyncio.gather(*map(self._store.modules, devices)), strict=True))
+        modules = await self._store.modules_of({step.target.device_id for step in families}) if families else []
         for step in families:
-            step.modules = modules[step.target.device_id]
+            step.modules = [module for module in modules if module.device_id == step.target.device_id]
 
     async def _missing(self, target: Target) -> HubError:
         if target.module_id and await self._store.get(target.device) is None:
@@ -301,7 +269,7 @@ class Bulk:
             case ReplaceTwin(twin):
                 self._twins.tell(twin, step.patch)
             case DeleteIdentity(target):
-                modules = [] if target.module_id else [module.target for module in step.modules]
+                modules = [] if target.module_id else step.modules
                 self._registry.were_deleted([target, *modules])
 
 

@@ -70,7 +70,7 @@ class Lane:
         return await self._shielded(work, StoreUnavailable)
 
     async def query(self, work: Work[Result], seconds: float) -> Result:
-        """As `run`, but no wait for a connection and no statement takes longer. Raises QueryTooSlow."""
+        """[HUB-query-time] As `run`, but no wait for a connection and no statement takes longer; else QueryTooSlow."""
 
         def limited(connection: Connection) -> Result:
             with self._dialect.limit(connection, seconds):

@@ -109,7 +109,7 @@ def pool(url: str, connections: int, *, patient: bool = False, **options: Any) -
 
     @event.listens_for(engine.sync_engine, "checkout")
     def replace_dead(connection: Any, _record: object, _proxy: object) -> None:
-        # A server that went away has closed its connections: seen here for nothing, before anything is sent.
+        # [HUB-database-restart] A server that went away has closed its connections: seen before anything is sent.
         if connection.driver_connection.is_closed():
             raise DisconnectionError
 

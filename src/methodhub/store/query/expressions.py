@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func
+from sqlalchemy import ColumnElement, Double, and_, func
 
 from methodhub.core.query.tree import (
     And,
@@ -99,7 +99,7 @@ class Expressions:
             case "*":
                 return number(left * right)
             case "/":
-                return number(left / func.nullif(right, 0.0))
+                return number(left.op("/", return_type=Double())(func.nullif(right, 0.0)))
             case _:
                 return number(self.documents.remainder(left, right))
 

@@ -36,7 +36,7 @@ def columns_of(documents: Documents, value: Value) -> list[ColumnElement[Any]]:
     text: ColumnElement[str] = literal("", Text) if value.text is None else func.coalesce(value.text, "", type_=Text)
     return [
         case(*ranks, else_=literal(ABSENT, Integer)) if ranks else literal(ABSENT, Integer),
-        func.coalesce(*numbers, literal(0.0, Double), type_=Double),
+        func.coalesce(*numbers, literal(0.0, Double), type_=Double) if numbers else literal(0.0, Double),
         documents.ordered(text),
     ]
 

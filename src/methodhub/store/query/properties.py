@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, FromClause, Join, Text, and_, case, func, literal
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Integer, Join, Text, and_, case, cast, func, literal
 
 from methodhub.core.jobs.model import DeviceJobStatus
 from methodhub.core.query.tree import Collection, Path
@@ -17,10 +17,10 @@ from methodhub.store.query.values import (
     Value,
     boolean,
     container,
-    number,
     optional_text,
     text,
     time,
+    whole_number,
     within,
 )
 from methodhub.store.tables import device_jobs, identities, jobs, twins
@@ -68,7 +68,7 @@ def property_of(documents: Documents, collection: Collection, path: Path) -> Val
 def _section(documents: Documents, name: str, steps: tuple[str, ...]) -> Value:
     if steps[0] == "$version":
         version = func.coalesce(TWIN[f"{name}_version"], FRESH_VERSION)
-        return number(version) if len(steps) == 1 else MISSING
+        return whole_number(version) if len(steps) == 1 else MISSING
     if steps[0] == "$metadata":
         if len(steps) == 1:
             return container(Kind.OBJECT)
@@ -81,9 +81,9 @@ def _section(documents: Documents, name: str, steps: tuple[str, ...]) -> Value:
 def _etag() -> Value:
     """Base64 of the version's eight bytes (`core/twins/model.py`): 64 bits in ten letters of six and one of four."""
     version = func.coalesce(TWIN.version, FRESH_VERSION, type_=BigInteger)
-    sextets = [version.bitwise_rshift(58 - 6 * at).bitwise_and(63) for at in range(10)]
-    sextets.append(version.bitwise_and(15).bitwise_lshift(2))
-    letters = [func.substr(BASE64, sextet + 1, 1, type_=Text) for sextet in sextets]
+    sextets = [version.bitwise_rshift(literal(58 - 6 * at, Integer)).bitwise_and(63) for at in range(10)]
+    sextets.append(version.bitwise_and(15).bitwise_lshift(literal(2, Integer)))
+    letters = [func.substr(BASE64, cast(sextet + 1, Integer), 1, type_=Text) for sextet in sextets]
     joined: ColumnElement[str] = letters[0]
     for letter in letters[1:]:
         joined = joined.concat(letter)
@@ -108,7 +108,7 @@ TWIN_PROPERTIES: dict[tuple[str, ...], Callable[[], Value]] = {
     ("statusUpdateTime",): lambda: time(IDENTITY.status_updated_time, has_never=True),
     ("connectionState",): lambda: _choice(IDENTITY.connected.is_(True), "Connected", "Disconnected"),
     ("lastActivityTime",): lambda: time(IDENTITY.last_activity_time, has_never=True),
-    ("cloudToDeviceMessageCount",): lambda: number(literal(0)),
+    ("cloudToDeviceMessageCount",): lambda: whole_number(literal(0)),
     ("authenticationType",): lambda: text(IDENTITY.authentication_type),
     ("x509Thumbprint",): lambda: container(Kind.OBJECT),
     ("x509Thumbprint", "primaryThumbprint"): lambda: optional_text(IDENTITY.primary_thumbprint, has_null=True),
@@ -119,7 +119,7 @@ TWIN_PROPERTIES: dict[tuple[str, ...], Callable[[], Value]] = {
     ("deviceScope",): lambda: optional_text(func.nullif(IDENTITY.device_scope, ""), has_null=False),
     ("parentScopes",): lambda: container(Kind.ARRAY),
     ("modelId",): lambda: optional_text(TWIN.model_id, has_null=False),
-    ("version",): lambda: number(func.coalesce(TWIN.version, FRESH_VERSION)),
+    ("version",): lambda: whole_number(func.coalesce(TWIN.version, FRESH_VERSION)),
     ("tags",): lambda: container(Kind.OBJECT),
     ("properties",): lambda: container(Kind.OBJECT),
     ("properties", "desired"): lambda: container(Kind.OBJECT),
@@ -153,7 +153,7 @@ JOB_PROPERTIES: dict[tuple[str, ...], Callable[[], Value]] = {
     ("lastUpdatedDateTimeUtc",): lambda: time(PART.updated_time, has_never=False),
     ("outcome",): lambda: _optional_object(PART.outcome_status),
     ("outcome", "deviceMethodResponse"): lambda: _optional_object(PART.outcome_status),
-    ("outcome", "deviceMethodResponse", "status"): lambda: number(PART.outcome_status),
+    ("outcome", "deviceMethodResponse", "status"): lambda: whole_number(PART.outcome_status),
     ("error",): lambda: Value(FAILED, {Kind.OBJECT: FAILED}),
     ("error", "code"): lambda: _of_error(PART.error_code),
     ("error", "description"): lambda: _of_error(PART.error_description),

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from methodhub.core.identity import Target
 from methodhub.core.jobs.model import DeviceJob
 from methodhub.core.query.continuation import Position
-from methodhub.core.query.page import OutOfRange, Page
+from methodhub.core.query.page import OutOfRange, Page, TooDeep
 from methodhub.core.query.tree import UNDEFINED, Aggregate, Collection, Condition, Path, Query
 from methodhub.core.twins.model import Twin
 from methodhub.store.database import Database
@@ -27,6 +27,9 @@ from methodhub.store.twins import twin_of
 QUERY_SECONDS = 30.0
 NUMERIC_VALUE_OUT_OF_RANGE = "22003"
 """PostgreSQL's word for it; SQLite goes on with an infinite number."""
+
+TOO_DEEP = ("parser stack overflow", "Expression tree is too large")
+"""SQLite's words for it."""
 
 TWIN_COLUMNS = [column for column in twins.c if column.name not in {"device_id", "module_id"}]
 DEVICE_JOB_COLUMNS = [*device_jobs.c, jobs.c.type]
@@ -72,12 +75,17 @@ class SqlQueries:
         return await self._query(work)
 
     async def _query(self, work: Work[Result]) -> Result:
-        try:
-            return await self._database.query(work, self._seconds)
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) == NUMERIC_VALUE_OUT_OF_RANGE:
-                raise OutOfRange from error
-            raise
+        def told(connection: Connection) -> Result:
+            try:
+                return work(connection)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) == NUMERIC_VALUE_OUT_OF_RANGE:
+                    raise OutOfRange from error
+                if any(words in str(error.orig) for words in TOO_DEEP):
+                    raise TooDeep from error
+                raise
+
+        return await self._database.query(told, self._seconds)
 
 
 class Pages:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Boolean, ColumnElement, Double, Text, and_, case, cast, false, func, literal, null, true
-from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql.elements import False_, Grouping, True_
 
 from methodhub.core.query.tree import Constant
 from methodhub.store.query.documents import Documents, Kind, without_nul
@@ -43,13 +43,20 @@ NO_BOOLEAN: ColumnElement[bool] = cast(null(), Boolean)
 
 
 def boolean(expression: ColumnElement[bool]) -> Value:
+    if isinstance(expression, True_ | False_):
+        # SQLAlchemy's constants are words of SQL, which cannot be compared with anything.
+        expression = literal(isinstance(expression, True_), Boolean)
     defined = expression.is_not(None)
     return Value(defined, {Kind.BOOLEAN: defined}, boolean=expression)
 
 
-def number(expression: ColumnElement[Any]) -> Value:
-    double = cast(expression, Double)
-    return Value(double.is_not(None), {Kind.NUMBER: double.is_not(None)}, number=double)
+def number(double: ColumnElement[Any]) -> Value:
+    given = double.is_not(None)
+    return Value(given, {Kind.NUMBER: given}, number=double)
+
+
+def whole_number(column: ColumnElement[Any]) -> Value:
+    return number(cast(column, Double))
 
 
 def text(expression: ColumnElement[str]) -> Value:

@@ -11,7 +11,9 @@ down_revision = "0002"
 
 def upgrade() -> None:
     device = sa.column("module_id", sa.Text) == sa.literal_column("''")
-    op.create_index("identities_devices", "identities", ["enabled"], sqlite_where=device, postgresql_where=device)
+    op.create_index(
+        "identities_devices", "identities", ["enabled", "module_id"], sqlite_where=device, postgresql_where=device
+    )
     create_twins()
     create_jobs()
     create_device_jobs()
