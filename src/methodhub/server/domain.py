@@ -59,7 +59,7 @@ class Domain:
             paste_invalid_answers=settings.paste_invalid_answers,
         )
         self.bearer = bearer_tokens(settings, self.clock, self.policies)
-        self.throttles = throttles(settings, self.deadlines, self.clock, self.metrics)
+        self.throttles = throttles(settings, self.deadlines, self.clock, self.metrics, self.share)
         self.ready = False
         self.https_port: int | None = None
         self.mqtt_port: int | None = None
@@ -115,6 +115,10 @@ class Domain:
 
     is_shared = False
     """Whether other nodes may serve the same hub."""
+
+    def share(self) -> float:
+        """This node's part of what the whole hub may do: 1 without other nodes."""
+        return 1.0
 
     async def open_bus(self) -> Bus:
         """Raises StartError."""

@@ -17,6 +17,7 @@ from methodhub.core.jobs.scheduler import Scheduler
 from methodhub.core.methods import CallLimits, Methods
 from methodhub.core.ports import Bus, CloseReason
 from methodhub.core.presence import WRITE_INTERVAL
+from methodhub.core.throttles.throttles import SHARE_INTERVAL
 from methodhub.device.installed import AMQP, MQTT, WITHOUT_AMQP, Factory, device_protocols
 from methodhub.device.services import DeviceServices
 from methodhub.net.listener import BindError, PreAuthenticationLimits
@@ -80,6 +81,8 @@ class Hub(Domain):
         await self.open()
         if self._nats is not None:
             await start_bus(self._nats)
+            if self.throttles is not None:
+                await self.throttles.take_share()
         await self._disconnect_dead()
         self.methods = Methods(
             self.registry, self.bus, self.deadlines, self.clock, CallLimits(settings.hub_open_calls), self.metrics
@@ -102,6 +105,8 @@ class Hub(Domain):
         await self.scheduler.start()
         if self.is_shared:
             self.background.every(RECHECK_INTERVAL, self.truth.recheck)
+            if self.throttles is not None:
+                self.background.every(SHARE_INTERVAL, self.throttles.take_share)
         self.ready = True
         if settings.in_memory:
             log.warning(
@@ -127,6 +132,10 @@ class Hub(Domain):
             lambda: self.truth.missed(),  # noqa: PLW0108 - it is not there yet
         )
         return self._nats
+
+    def share(self) -> float:
+        """[HUB-throttle-share] Each live node spends as much as any other."""
+        return 1.0 if self._nats is None else 1.0 / (1 + len(self._nats.roster.live()))
 
     def node_id(self) -> str:
         return self.node.node_id

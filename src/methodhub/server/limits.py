@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from methodhub.config import Settings
 from methodhub.core.access import Policies
 from methodhub.core.bearer.issuers import Issuer
@@ -47,7 +49,10 @@ def bearer_tokens(settings: Settings, clock: Clock, policies: Policies) -> Beare
     return BearerTokens(believed, KeyFetcher(settings.bearer_ca).fetch, clock, policies.forget)
 
 
-def throttles(settings: Settings, deadlines: Deadlines, clock: Clock, metrics: Metrics) -> Throttles | None:
+def throttles(
+    settings: Settings, deadlines: Deadlines, clock: Clock, metrics: Metrics, share: Callable[[], float]
+) -> Throttles | None:
+    """`share`: this node's part of the limits."""
     if settings.throttle == "off":
         return None
-    return Throttles(throttle_limits(settings.throttle, settings.units), deadlines, clock, metrics)
+    return Throttles(throttle_limits(settings.throttle, settings.units), deadlines, clock, metrics, share)

@@ -39,6 +39,7 @@ class Throttle:
 
     def __init__(self, name: str, rate: Rate, deadlines: Deadlines, clock: Clock, metrics: Metrics) -> None:
         self.name = name
+        self._rate = rate
         self._per_second = rate.count / rate.seconds
         self._capacity = self._level = rate.count
         self._deadlines = deadlines
@@ -56,13 +57,14 @@ class Throttle:
         [HUB-throttle] First come, first served. Raises HubError 429002 for a line that is full, 429003 for one in which
         the turn would not come in time: nobody waits in vain.
         """
-        cost = min(cost, self._capacity)
+        cost = min(cost, self._rate.count)
         self._fill()
         if not self._line and self._take(cost):
             return None
         if len(self._line) >= MAX_LINE:
             raise self._refusal(ErrorCode.ThrottleBacklogLimitExceeded, f"{MAX_LINE} requests wait already")
-        wait = (self._owed + cost - self._level) / self._per_second
+        # What costs more than this node's share passes when it is full, and leaves a debt.
+        wait = (self._owed + min(cost, self._capacity) - self._level) / self._per_second
         if wait > MAX_WAIT:
             raise self._refusal(ErrorCode.ThrottlingBacklogTimeout, f"its turn would come in {wait:.0f} seconds")
         self._metrics.throttled_once(self.name, "delayed")
@@ -90,11 +92,18 @@ class Throttle:
             self._owed -= waiting.cost
             self._arm()
 
+    def take_share(self, share: float) -> None:
+        """[HUB-throttle-share] Spend this part of the limit from now on: other nodes spend theirs."""
+        self._fill()
+        self._capacity = self._rate.count * share
+        self._per_second = self._capacity / self._rate.seconds
+        self._level = min(self._level, self._capacity)
+        self._arm()
+
     def _refusal(self, code: ErrorCode, why: str) -> HubError:
         self._metrics.throttled_once(self.name, code.name)
-        return HubError(
-            code, f"The hub's throttle of {self._per_second:.4g} {self.name} per second is used up, and {why}."
-        )
+        limit = f"{self._rate.count / self._rate.seconds:.4g} {self.name} per second"
+        return HubError(code, f"The hub's throttle of {limit} is used up, and {why}.")
 
     def _fill(self) -> None:
         now = self._clock.monotonic()
@@ -102,7 +111,7 @@ class Throttle:
         self._filled = now
 
     def _take(self, cost: float) -> bool:
-        if self._level + _ROUNDING < cost:
+        if self._level + _ROUNDING < min(cost, self._capacity):
             return False
         self._level -= cost
         return True
@@ -114,7 +123,7 @@ class Throttle:
             self._turn = None
         first = next(iter(self._line), None)
         if first is not None:
-            due = self._filled + max(0.0, first.cost - self._level) / self._per_second
+            due = self._filled + max(0.0, min(first.cost, self._capacity) - self._level) / self._per_second
             self._turn = self._deadlines.call_at(due, self._take_turns)
 
     def _take_turns(self) -> None:
