@@ -83,7 +83,7 @@ def check_certificate(hub: RunningHub, device: Device) -> None:
     for _ in range(3):
         hub.advance(1_300)
         device.ping()
-    hub.until(lambda: not hub.hub._background._tasks)
+    hub.until(lambda: not hub.hub.background._tasks)
 
 
 def test_the_certificate_is_renewed_without_a_restart(timed: RunningHub) -> None:

@@ -96,6 +96,38 @@ def ensure_authority(directory: Path, now: float) -> Authority:
     return Authority(certificate, key)
 
 
+def authority_text(authority: Authority) -> bytes:
+    """Certificate and key in PEM, one after the other: what nodes of one hub share."""
+    return authority.pem + _key_pem(authority.key)
+
+
+def install_authority(directory: Path, text: bytes) -> bool:
+    """Make the authority of this text (`authority_text`) that of the directory. True if another one was there: it is
+    kept, with `.former` behind the names of its files.
+
+    Raises CertificateError: the text is none; OSError.
+    """
+    start = text.find(b"-----BEGIN PRIVATE KEY-----")
+    try:
+        [certificate] = x509.load_pem_x509_certificates(text[:start])
+        key = load_pem_private_key(text[start:], None)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CertificateError("it is no authority: a certificate and its key in PEM") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) or not _belongs(certificate, key):
+        raise CertificateError("its key and its certificate do not belong together")
+    authority = Authority(certificate, key)
+    certificate_path, key_path = directory / "ca.pem", directory / "ca-key.pem"
+    replaces = certificate_path.exists()
+    if replaces and _read_chain(certificate_path)[0] == certificate and key_path.exists():
+        return False
+    for path in (certificate_path, key_path):
+        if path.exists():
+            path.replace(path.with_name(f"{path.name}.former"))
+    _write(key_path, _key_pem(key), 0o600)
+    _write(certificate_path, authority.pem, 0o644)
+    return replaces
+
+
 def ensure_server_certificate(
     directory: Path, authority: Authority, names: Sequence[str], key_type: KeyType, now: float
 ) -> ServerCertificate:

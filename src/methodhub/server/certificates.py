@@ -1,5 +1,5 @@
-"""The server certificate of a running hub: read at the start, renewed while it runs; and whether HTTPS asks for
-client certificates."""
+"""The authority and the server certificate of a hub: read or made at the start, shared between nodes, renewed while it
+runs; and whether HTTPS asks for client certificates."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 from methodhub.config import Settings
 from methodhub.core.certificates.authorities import CertificateAuthorities
 from methodhub.core.clock import Clock
-from methodhub.core.ports import CertificateExpected, Event, IdentityStore, StoreUnavailable
+from methodhub.core.ports import CertificateExpected, Event, HubStore, IdentityStore, StoreUnavailable
 from methodhub.net.certificates import (
     CertificateError,
     ServerCertificate,
+    authority_text,
     ensure_authority,
     ensure_server_certificate,
+    install_authority,
     load_operator_certificate,
 )
 from methodhub.net.server_tls import ServerTls
@@ -32,6 +34,32 @@ def ca_file(settings: Settings) -> Path:
     return settings.certificate or settings.data_dir / CA_NAME
 
 
+AUTHORITY = "authority"
+"""The secret by which the nodes of one database share their authority."""
+
+
+async def prepare_authority(settings: Settings, store: HubStore, now: float) -> str | None:
+    """[HUB-one-authority] Read the hub's authority, or make one; with a `database_url` that of the first node becomes
+    everyone's, so that a device may meet any of them. Returns a note if another one was replaced. Raises StartError.
+    """
+    directory = settings.data_dir
+    try:
+        is_new = not (directory / CA_NAME).exists()
+        own = ensure_authority(directory, now)
+        if settings.database_url is None:
+            return None
+        replaced = install_authority(directory, await store.secret(AUTHORITY, authority_text(own)))
+        ensure_authority(directory, now)
+    except (CertificateError, OSError, StoreUnavailable) as error:
+        raise StartError(f"The authority cannot be used: {error}") from error
+    if not replaced or is_new:
+        return None
+    return (
+        f"{directory / CA_NAME} was replaced by the authority that all nodes on this database share; the one before is "
+        f"in {CA_NAME}.former. Whoever trusts that one must be told of the new one."
+    )
+
+
 class ServerCertificates:
     """TLS of all listeners. `tls` raises StartError if the certificate cannot be used."""
 
@@ -41,18 +69,23 @@ class ServerCertificates:
         clock: Clock,
         authorities: CertificateAuthorities,
         store: IdentityStore,
+        hub_store: HubStore,
         background: Background,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._authorities = authorities
         self._store = store
+        self._hub_store = hub_store
         self._background = background
         self._expectations = 0
         """How often an identity or a CA was told of that needs client certificates."""
 
-    async def load(self) -> None:
-        """Read the certificate, or make one. Raises StartError."""
+    async def load(self) -> str | None:
+        """Read the certificate, or make one. Returns what its operator should know. Raises StartError."""
+        note = None
+        if self._settings.certificate is None:
+            note = await prepare_authority(self._settings, self._hub_store, self._clock.wall())
         choice = self._settings.https_client_certificates
         asks = choice == "on"
         if choice == "auto":
@@ -61,6 +94,7 @@ class ServerCertificates:
             self.tls = ServerTls(self._read, https_asks=asks)
         except CertificateError as error:
             raise StartError(f"The server certificate cannot be used: {error}") from error
+        return note
 
     def _read(self) -> ServerCertificate:
         settings = self._settings

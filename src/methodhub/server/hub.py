@@ -149,9 +149,10 @@ class Hub(Domain):
             self._notes.append("plaintext: no TLS on any port. For measurements on this machine only.")
             return None
         self.certificates = ServerCertificates(
-            settings, self.clock, self.authorities, self.identity_store, self.background
+            settings, self.clock, self.authorities, self.identity_store, self.hub_store, self.background
         )
-        await self.certificates.load()
+        note = await self.certificates.load()
+        self._notes += [note] if note else []
         self.bus.subscribe(self.certificates.expect)
         self.background.every(CERTIFICATE_CHECK_INTERVAL, self.certificates.renew)
         return self.certificates.tls

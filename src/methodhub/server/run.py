@@ -16,8 +16,8 @@ from starlette.types import ASGIApp
 
 from methodhub.api.app import administrator_app, build_app
 from methodhub.config import Settings, load
-from methodhub.net.certificates import CertificateError, ensure_authority
-from methodhub.process import DataDirectory, ReadyFacts, StartError, Worker, calm_the_collector, raise_file_limit
+from methodhub.process import DataDirectory, ReadyFacts, Worker, calm_the_collector, raise_file_limit
+from methodhub.server.certificates import prepare_authority
 from methodhub.server.domain import Domain
 from methodhub.server.hub import Hub
 from methodhub.server.workers import run_workers, this_worker
@@ -77,10 +77,7 @@ async def offline_api(data_dir: Path) -> AsyncIterator[ASGIApp]:
     domain = Domain(settings)
     try:
         await domain.open()
-        try:
-            ensure_authority(data_dir, domain.clock.wall())
-        except (CertificateError, OSError) as error:
-            raise StartError(f"The authority cannot be used: {error}") from error
+        await prepare_authority(settings, domain.hub_store, domain.clock.wall())
         yield administrator_app(build_app(domain.api_services(None)))
     finally:
         await domain.close()
