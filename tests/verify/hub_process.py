@@ -10,7 +10,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,13 +29,24 @@ KEY = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
 
 
 class HubProcess:
-    """`flags` go to `serve`; `files`: its limit of open files. `with` starts it, and ends what still runs."""
+    """`flags` go to `serve`; `files`: its limit of open files; `env`: what a process list must not show. A node of many
+    has its own `address` and answers to the `hostnames` of all. `with` starts it, and ends what still runs."""
 
-    def __init__(self, data_dir: Path, *flags: str, files: int = 0) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *flags: str,
+        files: int = 0,
+        address: str = "",
+        hostnames: Iterable[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.data_dir = data_dir
-        self.address = new_address()
+        self.address = address or new_address()
+        self._hostnames = [*hostnames] or [self.address]
         self._flags = flags
         self._files = files
+        self._env = env
         self._program: Program | None = None
         self.https_port = self.mqtt_port = 0
         self.tls: ssl.SSLContext
@@ -52,10 +63,11 @@ class HubProcess:
     def start(self) -> None:
         """Returns when it is ready."""
         command = [sys.executable, "-m", "methodhub", "serve", "--json", "--data-dir", str(self.data_dir)]
-        command += ["--hostname", self.address, "--bind", self.address, "--log-level", "warning", *self._flags]
+        command += [part for name in self._hostnames for part in ("--hostname", name)]
+        command += ["--bind", self.address, "--log-level", "warning", *self._flags]
         if self._files:
             command = ["sh", "-c", f'ulimit -n {self._files}; exec "$@"', "sh", *command]
-        self._program = Program(command)
+        self._program = Program(command, self._env)
         facts = json.loads(self._program.expect('"ready"'))
         self.https_port, self.mqtt_port = facts["httpsPort"], facts["mqttPort"]
         self.tls = ssl.create_default_context(cafile=facts["caFile"])

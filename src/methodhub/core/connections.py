@@ -22,6 +22,7 @@ from methodhub.core.ports import (
     DeviceConnection,
     Handed,
     NotClaimed,
+    TargetAttached,
 )
 from methodhub.metrics import Metrics
 
@@ -94,12 +95,12 @@ class Attachment:
         if self._claim is not None:
             self._claim.renew()
         elif not self.ended:
-            self._hold(await self._table.bus.claim(self.target, self.answer, self._lost, self.generation))
+            self._hold(await self._table.bus.claim(self.target, self.answer, self.replace, self.generation))
         if not self.ended:
             self._table.on_ready(self.target)
 
-    def _lost(self) -> None:
-        """[HUB-takeover] The target connected to another node, later than here."""
+    def replace(self) -> None:
+        """[HUB-takeover] The target has connected anew, here or to another node."""
         self.end(connection_replaced)
         self.connection.close(CloseReason.TAKEN_OVER)
 
@@ -188,9 +189,19 @@ class ConnectionTable:
         self._attachments[attachment.target] = attachment
         self.on_change(attachment, True)
         if older is not None:
-            older.end(connection_replaced)
-            older.connection.close(CloseReason.TAKEN_OVER)
+            older.replace()
         return attachment
+
+    def attached(self, event: TargetAttached) -> TargetAttached | None:
+        """[HUB-takeover] A target has connected to some node: what it holds here is over if it is older. If it is newer
+        returns its own event, which the other node has not heard in time. A connection without a claim goes, too."""
+        attachment = self._attachments.get(event.target)
+        if attachment is None or attachment.generation is None or attachment.generation == event.generation:
+            return None
+        if attachment.generation > event.generation:
+            return TargetAttached(attachment.target, attachment.generation)
+        attachment.replace()
+        return None
 
     def forget(self, attachment: Attachment) -> None:
         """[HUB-takeover] The end of an older connection never erases the presence of the newer one."""

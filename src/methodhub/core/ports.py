@@ -125,7 +125,23 @@ class DesiredChanged:
     patch: bytes
 
 
-Event = DesiredChanged | TargetRevoked | IdentitiesChanged | PolicyChanged | AuthoritiesChanged | CertificateExpected
+@dataclass(frozen=True, slots=True)
+class TargetAttached:
+    """A target has connected to a node; its older connections to others are over. `generation` as in `Bus.claim`."""
+
+    target: Target
+    generation: int
+
+
+Event = (
+    AuthoritiesChanged
+    | CertificateExpected
+    | DesiredChanged
+    | IdentitiesChanged
+    | PolicyChanged
+    | TargetAttached
+    | TargetRevoked
+)
 
 
 class Bus(Protocol):

@@ -16,7 +16,7 @@ from methodhub.core.deadlines import Deadlines
 from methodhub.core.jobs.jobs import Jobs
 from methodhub.core.methods import Methods
 from methodhub.core.policies import PolicyChanges
-from methodhub.core.ports import Bus
+from methodhub.core.ports import Bus, TargetAttached
 from methodhub.core.presence import Presence
 from methodhub.core.query.answers import Answers
 from methodhub.core.query.continuation import Continuations
@@ -109,6 +109,7 @@ class Domain:
             self.table,
             self.presence,
             self.background,
+            self.bus,
             shared=self.is_shared,
         )
         self.bus.subscribe(self.truth.hear)
@@ -148,6 +149,8 @@ class Domain:
         self.presence.changed(attachment, connected)
         if not connected:
             self.registry.unpin(attachment.target)
+        elif attachment.generation is not None:
+            self.bus.publish(TargetAttached(attachment.target, attachment.generation))
 
     def api_services(self, methods: Methods | None) -> ApiServices:
         settings = self.settings

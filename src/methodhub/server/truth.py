@@ -13,6 +13,7 @@ from methodhub.core.connections import Attachment, ConnectionTable
 from methodhub.core.identity import Identity
 from methodhub.core.ports import (
     AuthoritiesChanged,
+    Bus,
     CloseReason,
     DesiredChanged,
     Event,
@@ -20,6 +21,7 @@ from methodhub.core.ports import (
     IdentityStore,
     PolicyChanged,
     StoreUnavailable,
+    TargetAttached,
     TargetRevoked,
 )
 from methodhub.core.presence import Presence
@@ -46,6 +48,7 @@ class Truth:
         table: ConnectionTable,
         presence: Presence,
         background: Background,
+        bus: Bus,
         *,
         shared: bool,
     ) -> None:
@@ -57,6 +60,7 @@ class Truth:
         self._table = table
         self._presence = presence
         self._background = background
+        self._bus = bus
         self._shared = shared
         self._rechecking = False
         self._again = False
@@ -66,6 +70,10 @@ class Truth:
             self._revoke(event)
         elif isinstance(event, DesiredChanged):
             self._table.push_desired(event)
+        elif isinstance(event, TargetAttached):
+            newer = self._table.attached(event)
+            if newer is not None:
+                self._bus.publish(newer)
         elif isinstance(event, AuthoritiesChanged | PolicyChanged):
             if self._shared:
                 self._background.spawn(self._reload())

@@ -1,0 +1,310 @@
+"""Two nodes are one hub: what is asked of one holds on the other, at once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
+from itertools import count
+from urllib.parse import quote
+
+import pytest
+
+from methodhub.core.identity import Target
+from methodhub.iothub.mqtt import DESIRED_PROPERTIES
+from methodhub.iothub.sas import build_token
+from methodhub.server.truth import RECHECK_INTERVAL
+from tests.certificates import authority
+from tests.cluster.pair import Pair
+from tests.harness import PATIENCE, RunningHub
+from tests.hub.peers import Caller, Device, Request, ready_device
+from tests.hub_jobs.peers import Answering, BackEnd
+from tests.twins.test_rest_and_mqtt import told
+from tests.x509.peers import SAS, SIGNED, CertifiedDevice, add_authority, put, remove_authority
+
+LARGE = "x" * (128 * 1024 - 2)
+"""With its quotes the largest payload there is."""
+
+_numbers = count()
+
+
+@pytest.fixture
+def name(pair: Pair) -> str:
+    """A device of this test alone, created on A."""
+    device_id = f"d{next(_numbers)}"
+    put(pair.a, device_id, SAS)
+    return device_id
+
+
+def invoke(node: RunningHub, device_id: str, payload: object = None, **fields: int) -> tuple[int, object]:
+    """Code of the hub, or 0, and what the device answered."""
+    with Caller(node) as caller:
+        response = caller.invoke(quote(device_id, safe=""), payload=payload, **fields)
+        return (response.code, None) if response.status != 200 else (0, json.loads(response.body)["payload"])
+
+
+def connected(node: RunningHub, device_id: str) -> Device:
+    device = Device(node, device_id)
+    assert device.connect() == (0, 0)
+    return device
+
+
+# --- calls -------------------------------------------------------------------------------------------------------
+
+
+def test_ids_with_wildcards_reach_their_own_device(pair: Pair) -> None:
+    """A device named * once received another's call, as a subject on the bus."""
+    ids = ["*", "a.b", "a.*", "$'", "#", "a=b@c;d"]
+    devices = {}
+    for device_id in ids:
+        with pair.a.admin() as admin:
+            admin.put(f"/devices/{quote(device_id, safe='')}", json={"deviceId": device_id}).raise_for_status()
+            stored = admin.get(f"/devices/{quote(device_id, safe='')}").json()
+        device = Device(pair.b, device_id, token=token_of(pair.b, stored))
+        assert device.connect() == (0, 0)
+        assert device.subscribe() == [0]
+        devices[device_id] = Answering(pair.b, device_id, device=device)
+    for device_id in ids:
+        assert invoke(pair.a, device_id, device_id) == (0, device_id)
+    assert [[json.loads(each.payload) for each in device.seen] for device in devices.values()] == [[i] for i in ids]
+
+
+def token_of(node: RunningHub, stored: dict[str, object]) -> str:
+    authentication = stored["authentication"]
+    assert isinstance(authentication, dict)
+    key = authentication["symmetricKey"]["primaryKey"]
+    resource = f"{node.address}/devices/{quote(str(stored['deviceId']), safe='')}"
+    return build_token(resource, key, int(node.hub.clock.wall()) + 3600)
+
+
+def test_largest_payloads_pass_both_ways(pair: Pair, name: str) -> None:
+    device = Answering(pair.b, name)
+    assert invoke(pair.a, name, LARGE) == (0, LARGE)
+    assert [len(request.payload) for request in device.seen] == [128 * 1024]
+
+
+def test_a_device_that_is_nowhere_is_offline_on_both(pair: Pair, name: str) -> None:
+    assert [invoke(node, name)[0] for node in pair] == [404103, 404103]
+
+
+def test_a_call_waits_for_a_device_that_comes_to_the_other_node(pair: Pair, name: str) -> None:
+    """[HUB-connect-timeout]"""
+    with Caller(pair.a) as caller:
+        caller.send(caller.call(name, payload=1, connectTimeoutInSeconds=30, responseTimeoutInSeconds=30))
+        pair.a.until(lambda: any(call.target == Target(name) for call in pair.a.hub.methods.open))
+        Answering(pair.b, name)
+        assert json.loads(caller.response().body) == {"status": 200, "payload": 1}
+
+
+# --- takeover ----------------------------------------------------------------------------------------------------
+
+
+def test_whoever_connects_elsewhere_is_called_there_at_once(pair: Pair, name: str) -> None:
+    """[HUB-takeover] Back and forth, since each node's claim must get older, too."""
+    for _ in range(3):
+        for here, there in (pair, (pair.b, pair.a)):
+            with ready_device(here, name) as older:
+                device = Answering(there, name)
+                assert [invoke(node, name, 1) for node in pair] == [(0, 1), (0, 1)]
+                assert len(device.seen) == 2
+                assert older.is_closed()
+                device.close()
+
+
+@pytest.mark.parametrize("connect", [connected, ready_device])
+def test_a_connection_that_takes_no_methods_is_taken_over_too(
+    pair: Pair, name: str, connect: Callable[[RunningHub, str], Device]
+) -> None:
+    with connected(pair.a, name) as older, connect(pair.b, name) as newer:
+        assert older.is_closed()
+        newer.ping()
+    with connect(pair.a, name) as older, connected(pair.b, name) as newer:
+        assert older.is_closed()
+        newer.ping()
+
+
+def test_a_takeover_ends_the_calls_that_the_older_connection_was_handed(pair: Pair, name: str) -> None:
+    with ready_device(pair.a, name) as older, Caller(pair.b) as caller:
+        caller.send(caller.call(name, payload=1))
+        older.request()
+        with closing(Answering(pair.b, name)):
+            assert caller.response().code == 400027
+            assert older.is_closed()
+
+
+def test_the_presence_of_the_newer_connection_stays(pair: Pair, name: str) -> None:
+    """[HUB-takeover] A's farewell is written after B's welcome."""
+    older = connected(pair.a, name)
+    with ready_device(pair.b, name) as newer:
+        assert older.is_closed()
+        older.close()
+        for _ in range(2):
+            for node in pair:
+                node.run(node.hub.presence.write())
+        newer.ping()
+        for node in pair:
+            with node.admin() as admin:
+                assert admin.get(f"/devices/{name}").json()["connectionState"] == "Connected"
+
+
+# --- revoked on one, closed on the other -------------------------------------------------------------------------
+
+
+def disable(node: RunningHub, device_id: str) -> None:
+    put(node, device_id, SAS, status="disabled")
+
+
+def delete(node: RunningHub, device_id: str) -> None:
+    with node.admin() as admin:
+        admin.delete(f"/devices/{device_id}", headers={"If-Match": "*"}).raise_for_status()
+
+
+def change_keys(node: RunningHub, device_id: str) -> None:
+    key = "bmV3LW5ldy1uZXctbmV3LW5ldy1uZXctbmV3LW5ldw=="
+    put(node, device_id, SAS | {"symmetricKey": {"primaryKey": key, "secondaryKey": key}})
+
+
+@pytest.mark.parametrize("revoke", [disable, delete, change_keys])
+def test_what_revokes_a_device_on_one_node_closes_it_on_the_other(
+    pair: Pair, name: str, revoke: Callable[[RunningHub, str], None]
+) -> None:
+    assert RECHECK_INTERVAL > PATIENCE  # it is the event that closes, not the comparison with the store
+    put(pair.a, f"{name}-other", SAS)
+    with ready_device(pair.b, name) as device, connected(pair.b, f"{name}-other") as bystander:
+        revoke(pair.a, name)
+        assert device.is_closed()
+        bystander.ping()
+    assert invoke(pair.b, name)[0] == (404103 if revoke is change_keys else 404001)
+
+
+def test_a_policy_that_is_rotated_takes_along_whom_it_let_in(pair: Pair, name: str) -> None:
+    with pair.a.admin() as admin:
+        admin.put("/admin/policies/gate", json={"name": "gate", "rights": ["DeviceConnect"]}).raise_for_status()
+        pair.b.until(lambda: pair.b.hub.policies.get("gate") is not None)
+        device = Device(pair.b, name, token=pair.b.token("gate"))
+        assert device.connect() == (0, 0)
+        with device:
+            for key in ("primary", "secondary"):
+                admin.post("/admin/policies/gate/rotate", json={"key": key}).raise_for_status()
+            assert device.is_closed()
+        admin.delete("/admin/policies/gate").raise_for_status()
+        pair.b.until(lambda: pair.b.hub.policies.get("gate") is None)
+
+
+def test_a_ca_that_is_removed_takes_along_whom_it_let_in(pair: Pair, name: str) -> None:
+    """[HUB-certificate-authority]"""
+    issued = authority("Cluster CA")
+    add_authority(pair.a, "cluster", issued)
+    put(pair.a, "signed", SIGNED)
+    pair.b.until(lambda: len(pair.b.hub.authorities) == 1)
+    with CertifiedDevice(pair.b, "signed", issued.issue("signed")) as device, connected(pair.b, name) as bystander:
+        assert device.connect() == (0, 0)
+        remove_authority(pair.a, "cluster")
+        assert device.is_closed()
+        bystander.ping()
+
+
+# --- what is kept in memory --------------------------------------------------------------------------------------
+
+
+def test_a_change_on_one_node_is_seen_by_calls_through_the_other(pair: Pair, name: str) -> None:
+    """[HUB-one-truth] Also what was known not to exist."""
+    unknown = f"{name}-later"
+    assert [invoke(pair.b, each)[0] for each in (name, unknown)] == [404103, 404001]
+    put(pair.a, unknown, SAS)
+    disable(pair.a, name)
+    pair.b.until(lambda: not pair.b.hub.registry.is_known_active(Target(name)))
+    assert [invoke(pair.b, each)[0] for each in (name, unknown)] == [404001, 404103]
+    put(pair.a, name, SAS, status="enabled")
+    delete(pair.a, unknown)
+    pair.b.until(lambda: not pair.b.hub.registry.is_known_active(Target(unknown)))
+    assert [invoke(pair.b, each)[0] for each in (name, unknown)] == [404103, 404001]
+
+
+def test_desired_properties_are_pushed_across(pair: Pair, name: str) -> None:
+    """[HUB-twin-order]"""
+    with Device(pair.b, name) as device, Caller(pair.a, "service") as caller:
+        assert device.connect() == (0, 0)
+        device.subscribe(DESIRED_PROPERTIES)
+        for number in range(1, 4):
+            body = {"properties": {"desired": {"n": number}}}
+            assert caller.ask("PATCH", f"/twins/{name}", body).status == 200
+            assert told(device)[1] == {"n": number, "$version": number + 1}
+
+
+# --- jobs --------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_calls_the_devices_of_all_nodes_once(pair: Pair, name: str) -> None:
+    """[HUB-job-lease]"""
+    ids = [f"{name}-{number}" for number in range(20)]
+    for device_id in ids:
+        put(pair.a, device_id, SAS)
+    devices = [Answering(pair[number % 2], device_id) for number, device_id in enumerate(ids)]
+    with Caller(pair.a, "service") as caller:
+        back_end = BackEnd(pair.a, caller)
+        back_end.create(f"job-{name}", queryCondition=f"STARTSWITH(deviceId, '{name}-')", method={"payload": 7})
+        counts = back_end.ended(f"job-{name}")["deviceJobStatistics"]
+        assert (counts["deviceCount"], counts["succeededCount"]) == (20, 20)
+        outcomes = back_end.devices(f"job-{name}")
+    assert {each["outcome"]["deviceMethodResponse"]["payload"] for each in outcomes.values()} == {7}
+    assert [len(device.seen) for device in devices] == [1] * 20
+
+
+class Moving(Device):
+    """Its connection may end at any byte."""
+
+    def packet(self) -> tuple[int, bytes]:
+        try:
+            return super().packet()
+        except IndexError:
+            return 0, b""
+
+    def answer(self, request: Request, payload: bytes = b"{}", status: str | int = 200) -> None:
+        with suppress(OSError):
+            super().answer(request, payload, status)
+
+
+def moved_to(node: RunningHub, device_id: str) -> Answering:
+    device = Moving(node, device_id)
+    assert device.connect() == (0, 0)
+    assert device.subscribe() == [0]
+    return Answering(node, device_id, device=device)
+
+
+# --- both at once ------------------------------------------------------------------------------------------------
+
+
+def test_calls_through_both_nodes_while_devices_move(pair: Pair, name: str) -> None:
+    """No call with a wrong code, none delivered twice, while a device changes nodes all the time."""
+    stop = threading.Event()
+    seen: list[object] = []
+    codes: list[int] = []
+
+    def move() -> None:
+        node, other = pair
+        device = moved_to(node, name)
+        for _ in range(10):
+            node, other = other, node
+            newer = moved_to(node, name)
+            device.close()
+            seen.extend(json.loads(request.payload) for request in device.seen)
+            device = newer
+        stop.set()
+        device.close()
+        seen.extend(json.loads(request.payload) for request in device.seen)
+
+    mover = threading.Thread(target=move)
+    with Caller(pair.a) as one, Caller(pair.b) as two:
+        mover.start()
+        number = 0
+        while not stop.is_set():
+            for caller in (one, two):
+                number += 1
+                response = caller.invoke(name, payload=number, connectTimeoutInSeconds=5)
+                codes.append(0 if response.status == 200 else response.code)
+        mover.join(PATIENCE)
+    assert set(codes) <= {0, 400027, 404104}, set(codes)
+    assert codes.count(0) > 20
+    assert len(seen) == len(set(map(str, seen)))
