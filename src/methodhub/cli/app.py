@@ -24,6 +24,7 @@ from methodhub.cli.invoke import invoke
 from methodhub.cli.options import DataDir, Json, note, print_json
 from methodhub.cli.policies import policy_app
 from methodhub.cli.serve import SettingsCommand, serve
+from methodhub.cli.transfer import export_hub, import_hub
 from methodhub.cli.trust import ca
 
 app = typer.Typer(
@@ -71,6 +72,8 @@ app.command(epilog="Example: methodhub sas-token --policy service --duration 600
 app.command(epilog="""Example: methodhub invoke thermostat-1 reboot --payload '{"delay": 5}'""")(invoke)
 app.command(epilog="""Example: methodhub query "SELECT deviceId FROM devices WHERE tags.site = 'north'\"""")(query)
 app.command(epilog="Example: methodhub ca --pem > methodhub-ca.pem")(ca)
+app.command("export", epilog="Example: methodhub export hub.jsonl")(export_hub)
+app.command("import", epilog="Example: METHODHUB_DATABASE_URL=postgresql://... methodhub import hub.jsonl")(import_hub)
 app.command(epilog="Example: methodhub version --json")(version)
 
 

@@ -96,6 +96,14 @@ def ensure_authority(directory: Path, now: float) -> Authority:
     return Authority(certificate, key)
 
 
+def read_authority(directory: Path) -> Authority | None:
+    """The one in `directory`; None if there is none. Raises CertificateError."""
+    certificate_path, key_path = directory / "ca.pem", directory / "ca-key.pem"
+    if not certificate_path.exists() or not key_path.exists():
+        return None
+    return Authority(_read_chain(certificate_path)[0], _read_key(key_path))
+
+
 def authority_text(authority: Authority) -> bytes:
     """Certificate and key in PEM, one after the other: what nodes of one hub share."""
     return authority.pem + _key_pem(authority.key)

@@ -1,0 +1,1 @@
+"""A hub as a file: out of one database, into another, and back."""
