@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-STARTED = "database system is ready to accept connections"
+STARTED = ("database system is ready to accept connections", "ready to accept read-only connections")
 OPTIONS = {
     "listen_addresses": "",
     "fsync": "off",
@@ -36,9 +36,12 @@ def programs() -> Path:
 
 
 class PostgresServer:
-    """Runs on a socket below its own folder. PostgreSQL refuses to run as root: then it is nobody's."""
+    """Runs on a socket below its own folder. PostgreSQL refuses to run as root: then it is nobody's. `primary`: the
+    running server that this one follows, until it is promoted."""
 
-    def __init__(self, folder: Path, options: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, options: dict[str, str] | None = None, primary: PostgresServer | None = None
+    ) -> None:
         self.folder = folder
         self.options = OPTIONS | (options or {})
         self._user = "nobody" if os.geteuid() == 0 else None
@@ -46,6 +49,9 @@ class PostgresServer:
         self._databases = 0
         if self._user:
             os.chown(folder, pwd.getpwnam(self._user).pw_uid, -1)
+        if primary is not None:
+            self._run("pg_basebackup", "-h", str(primary.folder), "-U", "hub", "--no-sync", "-R", "-D", "data")
+            return
         self._run(
             "initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "-U", "hub", "--no-sync", "-D", "data"
         )
@@ -66,7 +72,7 @@ class PostgresServer:
         self._process = process
         assert process.stderr is not None
         for line in process.stderr:
-            if STARTED in line:
+            if any(text in line for text in STARTED):
                 break
         else:
             raise AssertionError("PostgreSQL does not start")
@@ -83,6 +89,10 @@ class PostgresServer:
             assert self._process.stderr is not None
             self._process.stderr.close()
             self._process = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def url(self, database: str) -> str:
         return f"postgresql://hub@/{database}?host={quote(str(self.folder), safe='')}"
@@ -112,10 +122,12 @@ class PostgresServer:
 
 
 @contextmanager
-def running_server(options: dict[str, str] | None = None) -> Iterator[PostgresServer]:
+def running_server(
+    options: dict[str, str] | None = None, primary: PostgresServer | None = None
+) -> Iterator[PostgresServer]:
     # Not in pytest's folder, which only its owner may enter; and short, as the path of a socket has to be.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    server = PostgresServer(folder, options)
+    server = PostgresServer(folder, options, primary)
     try:
         server.start()
         yield server

@@ -71,7 +71,7 @@ def nats_cluster(count: int = 3) -> Iterator[list[RunningNats]]:
     with ExitStack() as stack:
         servers = []
         for port in ports:
-            routes = " ".join(f'"nats://127.0.0.1:{each}"' for each in ports if each != port)
+            routes = ", ".join(f'"nats://127.0.0.1:{each}"' for each in ports if each != port)
             more = f'cluster {{ name: hub, listen: "127.0.0.1:{port}", no_advertise: true, routes: [{routes}] }}'
             servers.append(stack.enter_context(RunningNats(more)))
         yield servers

@@ -82,7 +82,7 @@ class Proxy:
             far_reader, far = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers.add(far)
             try:
-                await asyncio.gather(self._pump(near_reader, far), self._pump(far_reader, near))
+                await self._pump_both(near_reader, near, far_reader, far)
             finally:
                 far.transport.abort()
                 self._writers.discard(far)
@@ -92,10 +92,24 @@ class Proxy:
             near.transport.abort()
             self._writers.discard(near)
 
+    async def _pump_both(
+        self,
+        near_reader: asyncio.StreamReader,
+        near: asyncio.StreamWriter,
+        far_reader: asyncio.StreamReader,
+        far: asyncio.StreamWriter,
+    ) -> None:
+        """Until either side ends."""
+        pumps = [asyncio.ensure_future(self._pump(*each)) for each in ((near_reader, far), (far_reader, near))]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Until either side ends; raises ConnectionError then."""
         while data := await reader.read(65_536):
             await self._passing.wait()
             writer.write(data)
             await writer.drain()
-        raise ConnectionResetError

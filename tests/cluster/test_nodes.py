@@ -37,10 +37,10 @@ def name(pair: Pair) -> str:
     return device_id
 
 
-def invoke(node: RunningHub, device_id: str, payload: object = None, **fields: int) -> tuple[int, object]:
+def invoke(node: RunningHub, device_id: str, payload: object = None) -> tuple[int, object]:
     """Code of the hub, or 0, and what the device answered."""
     with Caller(node) as caller:
-        response = caller.invoke(quote(device_id, safe=""), payload=payload, **fields)
+        response = caller.invoke(quote(device_id, safe=""), payload=payload)
         return (response.code, None) if response.status != 200 else (0, json.loads(response.body)["payload"])
 
 

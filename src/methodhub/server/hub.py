@@ -233,8 +233,8 @@ class Hub(Domain):
         self.jobs.close()
         grace_over = asyncio.Event()
         self.deadlines.call_at(self.clock.monotonic() + self.settings.stop_grace, grace_over.set)
-        await first_of(self.methods.stop(), grace_over.wait(), *([at_once.wait()] if at_once else []))
-        await first_of(self._close_devices(), grace_over.wait(), *([at_once.wait()] if at_once else []))
+        ended = asyncio.gather(self.methods.stop(), self._close_devices())
+        await first_of(ended, grace_over.wait(), *([at_once.wait()] if at_once else []))
         self.table.close_all(CloseReason.STOPPING)
         store_is_away = asyncio.Event()
         self.deadlines.call_at(self.clock.monotonic() + RECORD_GRACE, store_is_away.set)
@@ -247,7 +247,8 @@ class Hub(Domain):
     async def _close_devices(self) -> None:
         """[HUB-drain] Where other nodes take the devices, one after another, those without open calls first: all at
         once they would come back as a storm."""
-        while self.is_shared and (idle := [each for each in self.table if not len(each.pending)]):
+        while self.is_shared and len(self.table):
+            idle = [each for each in self.table if not len(each.pending)]
             for attachment in idle[:CLOSED_AT_ONCE]:
                 self.table.close(attachment.target, CloseReason.STOPPING)
             closed = asyncio.Event()
