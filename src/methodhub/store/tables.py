@@ -50,9 +50,9 @@ identities = Table(
     Column("parent_scopes", Text, nullable=False),  # a JSON array of text
     Column("managed_by", Text),
     Column("connected", Boolean, nullable=False),
-    Column("connected_node", Text),  # the node that wrote it; NULL: the only one
     Column("connection_updated_time", Double),
     Column("last_activity_time", Double),
+    Column("connected_node", Text),  # the node that wrote it; NULL: the only one
     ForeignKeyConstraint(
         ["device_id", "parent_module_id"],
         ["identities.device_id", "identities.module_id"],
