@@ -71,6 +71,7 @@ class Fleet:
         self.refused_devices: dict[int, int] = defaultdict(int)
         self._callers = callers
         self._tasks: set[asyncio.Task[None]] = set()
+        self._calling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         self._ready: set[str] = set()
         self._is_calling = True
@@ -80,8 +81,8 @@ class Fleet:
             self._start(self._be_device(device_id))
         await self.all_ready()
         for number in range(self._callers):
-            self._start(self._be_caller(number))
-        self._start(self._be_writer())
+            self._calling.add(self._start(self._be_caller(number)))
+        self._calling.add(self._start(self._be_writer()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -92,8 +93,10 @@ class Fleet:
             if isinstance(result, Exception):
                 raise result
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.add(asyncio.get_running_loop().create_task(work))
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        return task
 
     async def all_ready(self) -> None:
         async with asyncio.timeout(60), self._changed:
@@ -102,9 +105,8 @@ class Fleet:
     async def stop_calling(self) -> None:
         """Returns when each call that was begun has its outcome."""
         self._is_calling = False
-        async with asyncio.timeout(GIVE_UP):
-            while any(call.code is None for call in self.ledger.calls.values()):
-                await asyncio.sleep(0.05)
+        async with asyncio.timeout(2 * GIVE_UP):
+            await asyncio.gather(*self._calling)
 
     # --- devices -------------------------------------------------------------------------------------------------
 
@@ -246,7 +248,16 @@ class Fleet:
                 self.created.append(device_id)
             else:
                 self.refused += 1
+            async with self._changed:
+                self._changed.notify_all()
             await asyncio.sleep(0.03)
+
+    async def more(self, *, created: int = 0, refused: int = 0) -> None:
+        """Wait until so many more devices were created, or refused."""
+        created += len(self.created)
+        refused += self.refused
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.created) >= created and self.refused >= refused)
 
     def check_created(self) -> None:
         """No acknowledged write is lost: each node has all of them."""

@@ -216,11 +216,9 @@ def test_the_database_fails_over(stack: ExitStack, tmp_path: Path, nats: Running
         await asyncio.to_thread(primary.stop, signal.SIGQUIT)
         await pause(2)
         await asyncio.to_thread(standby.sql, "SELECT pg_promote()")
-        before = len(fleet.created)
         await is_back(fleet)
         async with asyncio.timeout(BACK):
-            while len(fleet.created) < before + 10:
-                await asyncio.sleep(0.05)
+            await fleet.more(created=10)
 
     try_out(cluster, work, AWAY, NOT_SERVED)
 
@@ -229,7 +227,7 @@ def test_the_database_fails_over(stack: ExitStack, tmp_path: Path, nats: Running
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, which only some users may mount."""
     place = Path(tempfile.mkdtemp(prefix="pg-"))
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "none", place]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "none", str(place)]
     if subprocess.run(command, check=False, capture_output=True).returncode:
         place.rmdir()
         pytest.skip("this user may not mount a small file system")
@@ -252,23 +250,20 @@ def test_the_disk_of_the_database_is_full(
     cluster = stack.enter_context(Cluster(tmp_path, database.fresh(), [nats.url], 3))
 
     async def work(fleet: Fleet) -> None:
-        before = fleet.refused
         filler = small_disk / "filler"
         await asyncio.to_thread(fill_up, filler)
         async with asyncio.timeout(60):
-            while fleet.refused < before + 10:  # what fits into pages that exist is still taken
+            for _ in range(10):  # what fits into pages that exist is still taken
+                await fleet.more(refused=1)
                 await asyncio.to_thread(fill_up, filler)
-                await asyncio.sleep(0.05)
         filler.unlink()
         if not database.is_running:
             print("\nPostgreSQL had ended")
             await asyncio.to_thread(database.stop)
             await asyncio.to_thread(database.start)
         await is_back(fleet)
-        taken = len(fleet.created)
         async with asyncio.timeout(BACK):
-            while len(fleet.created) < taken + 10:
-                await asyncio.sleep(0.05)
+            await fleet.more(created=10)
 
     try_out(cluster, work, AWAY, NOT_SERVED)
 

@@ -180,8 +180,8 @@ class Truth:
     async def recheck(self) -> None:
         """Compare what is kept in memory with the store."""
         try:
-            self._registry.forget_cached()
             await self._load()
+            self._registry.forget_cached()  # not before: calls go on with what is known while the store is away
             self._policies.tell_watchers()
             attachments = list(self._table)
             for start in range(0, len(attachments), CHUNK):

@@ -55,12 +55,14 @@ class Workers:
             except (LineFailure, OSError) as error:
                 raise StartError(f"Workers need NATS between them: {error}.") from None
             url = self._nats.url
-        facts = []
-        for number in range(self._settings.workers):
-            ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-            self._tasks.append(asyncio.create_task(self._keep(number, url, ready)))
-            facts.append(await ready)
-        return facts_of(facts[0])
+        facts = await self._launch(0, url)  # which makes the certificates, if there are none
+        await asyncio.gather(*(self._launch(number, url) for number in range(1, self._settings.workers)))
+        return facts_of(facts)
+
+    def _launch(self, number: int, url: str) -> asyncio.Future[dict[str, Any]]:
+        ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._tasks.append(asyncio.create_task(self._keep(number, url, ready)))
+        return ready
 
     async def _prepare(self) -> None:
         """What only one process may do: bring the schema up to date, and forget the nodes of an earlier life."""
