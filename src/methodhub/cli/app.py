@@ -18,13 +18,13 @@ from methodhub.cli.exit_codes import ExitCode, Failure
 from methodhub.cli.fleet.imports import device_import
 from methodhub.cli.fleet.jobs import job_app
 from methodhub.cli.fleet.queries import query
+from methodhub.cli.fleet.transfer import export_hub, import_hub
 from methodhub.cli.fleet.twins import twin_app
 from methodhub.cli.identities import device_app, module_app
 from methodhub.cli.invoke import invoke
 from methodhub.cli.options import DataDir, Json, note, print_json
 from methodhub.cli.policies import policy_app
 from methodhub.cli.serve import SettingsCommand, serve
-from methodhub.cli.transfer import export_hub, import_hub
 from methodhub.cli.trust import ca
 
 app = typer.Typer(

@@ -57,7 +57,7 @@ async def export_hub(settings: Settings, out: BinaryIO) -> dict[str, int]:
 
 
 async def import_hub(settings: Settings, source: BinaryIO) -> dict[str, int]:
-    """Read a hub into an empty database: all of it, or nothing. Returns how many rows of each kind.
+    """[HUB-export] Read a hub into an empty database: all of it, or nothing. Returns how many rows of each kind.
 
     Raises StartError, TransferError.
     """

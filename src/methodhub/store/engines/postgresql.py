@@ -61,6 +61,7 @@ async def open_postgresql(url: str) -> Lanes:
 
 
 async def make_schema(url: str) -> None:
+    """[HUB-upgrade] Once, whichever node comes first, while those of the version before go on."""
     engine = pool(url, 1, patient=True)
     try:
         async with engine.begin() as connection:

@@ -1,7 +1,7 @@
 """Which node a target is connected to, and a sequence that orders its connections.
 
-Only adds, and what the version before writes fits: its processes go on beside new ones, and it can be gone back to by
-setting `alembic_version` back. What is there already from such a journey is left as it is.
+[HUB-rollback] Only adds, and what the version before writes fits: its processes go on beside new ones, and it can be
+gone back to by setting `alembic_version` back. What is there already from such a journey is left as it is.
 """
 
 from __future__ import annotations
