@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
 from methodhub.core.jobs.run import Work
-from methodhub.core.jobs.scheduler import JobLimits, Scheduler
+from methodhub.core.jobs.scheduler import Scheduler
 from methodhub.core.methods import Methods
 from methodhub.core.query.answers import Answers
 from methodhub.core.twins.twins import Twins
 from methodhub.iothub.rest import MethodRules, parse_method_request
 from methodhub.iothub.twin_json import parse_update
 from methodhub.server.domain import Domain
-
-SECONDS_PER_DAY = 86_400.0
+from methodhub.server.limits import job_limits
 
 
 def job_work(answers: Answers, methods: Methods, twins: Twins, rules: MethodRules) -> Work:
@@ -28,17 +27,13 @@ def job_work(answers: Answers, methods: Methods, twins: Twins, rules: MethodRule
 
 def build_scheduler(domain: Domain, methods: Methods) -> Scheduler:
     """On the domain of a hub that runs, whose devices it calls."""
-    settings, table = domain.settings, domain.table
+    table = domain.table
     scheduler = Scheduler(
         domain.job_store,
         job_work(domain.answers, methods, domain.twins, domain.rules),
         domain.clock,
         domain.deadlines,
-        JobLimits(
-            concurrency=settings.job_concurrency,
-            running_jobs=settings.running_jobs,
-            retention_seconds=settings.job_retention_days * SECONDS_PER_DAY,
-        ),
+        job_limits(domain.settings),
         domain.metrics,
         lambda: (attachment.target for attachment in table),
     )

@@ -12,8 +12,9 @@ from methodhub.core.calls import MethodRequest, MethodResult, Settle
 from methodhub.core.deadlines import Deadlines
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
-from methodhub.core.jobs.jobs import JobRequest, Jobs
+from methodhub.core.jobs.jobs import Jobs
 from methodhub.core.jobs.model import BEFORE_ALL, DeviceJob, JobOptions, JobType, Progress
+from methodhub.core.jobs.rules import JobRequest
 from methodhub.core.jobs.run import Work
 from methodhub.core.jobs.scheduler import JobLimits, Scheduler
 from methodhub.core.ports import StoreUnavailable
