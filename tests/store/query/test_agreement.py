@@ -95,7 +95,7 @@ def canonical(rows: list[dict[str, Any]]) -> list[str]:
     return sorted(json.dumps({key: plain(value) for key, value in row.items()}, sort_keys=True) for row in rows)
 
 
-several = settings(max_examples=30, suppress_health_check=list(HealthCheck))
+several = settings(max_examples=20, suppress_health_check=list(HealthCheck))
 
 
 @several
