@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from methodhub.core.access import CLOCK_SKEW, Action, AuthenticationError, KeyCredential, Policy, Principal, Right
-from methodhub.core.errors import HubError
+from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
+from methodhub.core.throttles.limits import throttle_limits
+from methodhub.core.throttles.throttles import Throttles
 from methodhub.device.grants import Grant, Grants, TooManyTokens, authorize_target
 from methodhub.iothub.sas import build_token
+from methodhub.metrics import Metrics
 from tests.rooms.world import World
 
 KEY = "cG9saWN5LXBvbGljeS1wb2xpY3k="
@@ -201,3 +204,18 @@ def test_a_bearer_token_lets_a_back_end_in_and_speaks_for_no_device(world: World
 def test_a_bearer_token_where_no_issuer_is_configured(world: World, grants: Grants) -> None:
     with pytest.raises(AuthenticationError, match="no issuer"):
         put(world, grants, "Bearer abc")
+
+
+def test_an_identity_above_the_throttle_of_connections_is_told_so(world: World, grants: Grants) -> None:
+    """[HUB-throttle-connections] Whoever holds no token for it takes nobody's turn."""
+    throttles = Throttles(throttle_limits("S1", 1), world.deadlines, world.clock, Metrics())
+    grants._services = replace(grants._services, throttles=throttles)
+    put(world, grants, token(world, "d"))
+    for _ in range(100):
+        with pytest.raises(AuthenticationError):
+            authorize(world, grants, E)
+    authorize(world, grants, D)
+    throttles.connections._level = -1e6
+    with pytest.raises(HubError) as refused:
+        authorize(world, grants, D)
+    assert refused.value.code is ErrorCode.ThrottlingBacklogTimeout
