@@ -195,7 +195,10 @@ async def test_devices_are_chosen_chunk_by_chunk_each_once(jobs: SqlJobStore) ->
     assert (await check(jobs)).selecting
     found = await jobs.get("j")
     assert found is not None and found.selected == all_targets[1]
-    progress = await jobs.select(made, all_targets[1], all_targets[2:], True, NOW)
+    stale = await jobs.select(made, BEFORE_ALL, [Target("late")], True, NOW)
+    assert stale == (await check(jobs), all_targets[1])
+    progress, last = await jobs.select(made, all_targets[1], all_targets[2:], True, NOW)
+    assert last == all_targets[-1]
     assert progress == await check(jobs)
     assert not progress.selecting
     assert [device.target for device in await devices(jobs)] == all_targets
@@ -208,7 +211,7 @@ async def test_no_device_is_chosen_after_the_last_word(jobs: SqlJobStore) -> Non
     await jobs.insert(made, MANY)
     await jobs.begin("j", NOW)
     await jobs.cancel("j", NOW)
-    assert (await jobs.select(made, BEFORE_ALL, targets(2), True, NOW)).device_count == 0
+    assert (await jobs.select(made, BEFORE_ALL, targets(2), True, NOW))[0].device_count == 0
 
 
 async def test_a_device_is_leased_to_one_node(jobs: SqlJobStore) -> None:

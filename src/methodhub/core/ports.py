@@ -339,9 +339,11 @@ class JobStore(Protocol):
         """It runs from now on, and its devices are being chosen. None if it runs already, or has ended."""
         ...
 
-    async def select(self, job: Job, after: Target, targets: Sequence[Target], last: bool, now: float) -> Progress:
+    async def select(
+        self, job: Job, after: Target, targets: Sequence[Target], last: bool, now: float
+    ) -> tuple[Progress, Target]:
         """Add devices that were chosen behind the target `after`; `last`: there are no more. Without effect if others
-        were added meanwhile, or no more are wanted."""
+        were added meanwhile, or no more are wanted. Also returns the last device that is chosen now."""
         ...
 
     async def open_rest(self, job_id: str) -> Progress:

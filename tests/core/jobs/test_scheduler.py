@@ -389,6 +389,31 @@ def test_a_node_that_was_taken_for_dead_loses_its_leases_and_lives_on() -> None:
         assert world.errors()["DeviceConnectionClosedRemotely"] == 1
 
 
+def test_two_nodes_share_a_job() -> None:
+    """[HUB-job-lease] [HUB-job-selection] Both choose, both lease, and no device is chosen or called twice."""
+    with World(5_000, concurrency=50) as world:
+        other = world.new_scheduler()
+        world.run(other.start(alone=False))
+        own = {world.scheduler.node.node_id, other.node.node_id}
+        assert len(own) == 2
+        world.answer = lambda target: None
+
+        def poke_both() -> None:
+            world.scheduler.poke()
+            other.poke()
+
+        world.jobs.on_change = poke_both
+        world.create()
+        world.until(lambda progress: world.scheduler.in_flight >= 50 and other.in_flight >= 50)
+        world.answer = lambda target: DONE
+        for target in world.open:
+            world.settle(target)
+        progress = world.until(lambda progress: progress.status.has_ended, pace=0.05)
+        assert (progress.device_count, progress.succeeded_count) == (5_000, 5_000)
+        assert world.called() == dict.fromkeys(world.targets, 1)
+        other.abort()
+
+
 def test_old_jobs_are_forgotten() -> None:
     """[HUB-job-retention]"""
     with World(3, retention_seconds=86_400) as world:

@@ -204,9 +204,7 @@ class JobRun:
             self.take(await self._store.give_up(job.job_id, condition_failed(error)))
             return True
         last = len(targets) < CHUNK
-        progress = await self._store.select(job, self._cursor, targets, last, self._clock.wall())
-        if targets:
-            self._cursor = targets[-1]
+        progress, self._cursor = await self._store.select(job, self._cursor, targets, last, self._clock.wall())
         self.take(progress)
         self.feed()
         return True

@@ -28,6 +28,8 @@ from methodhub.store.jobs.rows import (
 from methodhub.store.tables import device_jobs, jobs
 
 GET_PROGRESS = select(*PROGRESS).where(OF_JOB)
+CURSOR: tuple[Any, ...] = (JOB.selected_device_id, JOB.selected_module_id)
+GET_CURSOR = GET_PROGRESS.add_columns(*CURSOR)
 MOVE_CURSOR = (
     update(jobs)
     .where(
@@ -123,7 +125,9 @@ class DeviceRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def select(self, job: Job, after: Target, targets: Sequence[Target], last: bool, now: float) -> Progress:
+    async def select(
+        self, job: Job, after: Target, targets: Sequence[Target], last: bool, now: float
+    ) -> tuple[Progress, Target]:
         end = targets[-1] if targets else after
         cursor = {
             "job": job.job_id,
@@ -135,14 +139,15 @@ class DeviceRows:
             "more": not last,
         }
 
-        def work(connection: Connection) -> Progress:
+        def work(connection: Connection) -> tuple[Progress, Target]:
             row = connection.execute(MOVE_CURSOR, cursor).one_or_none()
             if row is None:
-                return _progress(connection, job.job_id)
+                row = connection.execute(GET_CURSOR, {"job": job.job_id}).one()
+                return progress_of(row), Target(row.selected_device_id, row.selected_module_id)
             if targets:
                 first = row.device_count - len(targets)
                 connection.execute(ADD, [new_row(job, target, first + n, now) for n, target in enumerate(targets)])
-            return progress_of(row)
+            return progress_of(row), end
 
         return await self._database.write(work)
 
