@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import (
     response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
+    unsupported_method,
 )
 
 from methodhub.api.app import all_routes
@@ -32,6 +33,7 @@ CHECKS = [
     content_type_conformance,
     response_headers_conformance,
     response_schema_conformance,
+    unsupported_method,
 ]
 
 
@@ -66,6 +68,16 @@ def test_anyone_may_read_it(shared: RunningHub) -> None:
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json; charset=utf-8"
     assert response.json() == document()
+
+
+def test_without_a_credential_nothing_is_open_but_what_says_so(shared: RunningHub) -> None:
+    names = dict.fromkeys(("device_id", "module_id", "job_id", "name", "component"), "known")
+    with shared.service() as client:
+        client.headers["Authorization"] = ""
+        for path, verbs in document()["paths"].items():
+            for verb, operation in verbs.items():
+                status = client.request(verb.upper(), path.format(**names)).status_code
+                assert status == (200 if operation.get("security") == [] else 401), (verb, path)
 
 
 # --- Schemathesis ------------------------------------------------------------------------------------------------
