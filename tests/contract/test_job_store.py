@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from methodhub.core.errors import ErrorCode, HubError
-from methodhub.core.identity import Target
+from methodhub.core.identity import Authentication, Identity, Target
 from methodhub.core.jobs.model import (
     BEFORE_ALL,
     NO_OPTIONS,
@@ -29,6 +29,7 @@ from methodhub.core.jobs.model import (
 )
 from methodhub.core.ports import Insertion
 from methodhub.store.database import Database
+from methodhub.store.identities import SqlIdentityStore
 from methodhub.store.jobs.store import SqlJobStore
 
 NOW = 1_800_000_000.0
@@ -293,6 +294,14 @@ async def test_pending_devices_end_in_chunks_with_the_error_they_had(jobs: SqlJo
     assert [device.error_code for device in found] == ["DeviceNotOnline", *["RequestTimedOut"] * 4]
     assert found[0].error_description == "away"
     assert all(device.end_time and device.status is FAILED for device in found)
+
+
+async def test_whether_devices_are_enabled(jobs: SqlJobStore, database: Database) -> None:
+    store = SqlIdentityStore(database)
+    for device_id, enabled in (("on", True), ("off", False)):
+        await store.insert(Identity(Target(device_id), "1", "e", Authentication(), enabled=enabled))
+    asked = [Target("on"), Target("off"), Target("on", "m"), Target("none")]
+    assert await jobs.enabled(asked) == {Target("on"): True, Target("off"): False}
 
 
 # --- nodes -------------------------------------------------------------------------------------------------------

@@ -386,6 +386,10 @@ class JobStore(Protocol):
         """Devices that wait for their connect are due. The ids of their jobs."""
         ...
 
+    async def enabled(self, targets: Sequence[Target]) -> dict[Target, bool]:
+        """Of those that exist, whether each is enabled."""
+        ...
+
     async def enroll(self, node_id: str, seconds: float, alone: bool) -> None:
         """A node lives for so many seconds. `alone`: every other one is dead, as its caller knows."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
@@ -17,12 +17,16 @@ from methodhub.server.domain import Domain
 from methodhub.server.limits import job_limits
 
 
-def job_work(answers: Answers, methods: Methods, twins: Twins, rules: MethodRules) -> Work:
+def job_work(
+    answers: Answers, methods: Methods, twins: Twins, rules: MethodRules, is_absent: Callable[[Target], bool]
+) -> Work:
     async def update_twins(targets: Sequence[Target], work: bytes) -> list[HubError | None]:
         outcomes = await twins.update_many(targets, parse_update(work, replaces=False))
         return [outcomes[target] for target in targets]
 
-    return Work(answers.targets, methods.invoke, lambda work: parse_method_request(work, rules), update_twins)
+    return Work(
+        answers.targets, methods.invoke, lambda work: parse_method_request(work, rules), update_twins, is_absent
+    )
 
 
 def build_scheduler(domain: Domain, methods: Methods) -> Scheduler:
@@ -30,7 +34,7 @@ def build_scheduler(domain: Domain, methods: Methods) -> Scheduler:
     table = domain.table
     scheduler = Scheduler(
         domain.job_store,
-        job_work(domain.answers, methods, domain.twins, domain.rules),
+        job_work(domain.answers, methods, domain.twins, domain.rules, lambda target: table.get(target) is None),
         domain.clock,
         domain.deadlines,
         job_limits(domain.settings),

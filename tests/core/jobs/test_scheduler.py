@@ -108,6 +108,38 @@ def test_a_device_that_comes_while_it_is_recorded_as_away_is_called() -> None:
         assert world.called()[device] == 2
 
 
+def test_whoever_is_known_to_be_away_is_not_called() -> None:
+    """[HUB-job-waits] And those that can never come are told from those that may."""
+    with World(2) as world:
+        world.targets += [Target("disabled"), Target("gone"), Target("gone", "m")]
+        world.targets.sort()
+        world.knows_absent = True
+        world.online = {world.targets[0]}
+        world.create()
+        world.until(lambda progress: progress.failed_count == 3 and progress.pending_count == 1)
+        assert world.called() == {world.targets[0]: 1}
+        assert world.errors() == {None: 1, "DeviceNotOnline": 1, "DeviceNotFound": 3}
+        world.connect(world.targets[1])
+        assert world.ended().succeeded_count == 2
+
+
+def test_a_device_that_comes_while_it_is_looked_for_is_called() -> None:
+    """[HUB-job-waits]"""
+    with World(1) as world:
+        [target] = world.targets
+        world.knows_absent = True
+        world.online = set()
+
+        def come() -> None:
+            world.online.add(target)
+            world.scheduler.notice(target)
+
+        world.store.asked = come
+        world.create()
+        assert world.ended().succeeded_count == 1
+        assert world.called() == {target: 1}
+
+
 def test_a_lost_notice_heals() -> None:
     with World(2) as world:
         world.online.discard(world.targets[1])

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Double, Integer, LargeBinary, Text, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Double, Integer, LargeBinary, Text, bindparam, func, insert, select, update
 
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
@@ -25,7 +25,8 @@ from methodhub.store.jobs.rows import (
     device_key,
     progress_of,
 )
-from methodhub.store.tables import device_jobs, jobs
+from methodhub.store.tables import device_jobs, identities, jobs
+from methodhub.store.twins import of_targets
 
 GET_PROGRESS = select(*PROGRESS).where(OF_JOB)
 CURSOR: tuple[Any, ...] = (JOB.selected_device_id, JOB.selected_module_id)
@@ -110,13 +111,8 @@ END = (
         error_description=func.coalesce(DEVICE.error_description, bindparam("text", type_=Text)),
     )
 )
-AWAITED = (
-    PENDING,
-    DEVICE.not_before >= WAITING,
-    tuple_(DEVICE.device_id, DEVICE.module_id).in_(bindparam("targets", expanding=True)),
-)
-ANY_AWAITED = select(DEVICE.job_id).where(*AWAITED).limit(1)
-WAKE = update(device_jobs).where(*AWAITED).values(not_before=bindparam("now")).returning(DEVICE.job_id)
+AWAITED = (PENDING, DEVICE.not_before >= WAITING)
+WAKE = update(device_jobs).where(*DEVICE_KEY, *AWAITED).values(not_before=bindparam("now"))
 
 
 class DeviceRows:
@@ -124,6 +120,10 @@ class DeviceRows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        awaited = select(DEVICE.job_id, DEVICE.device_id, DEVICE.module_id).where(*AWAITED)
+        self._awaited = of_targets(awaited, device_jobs, database.targets)
+        enabled = select(identities.c.device_id, identities.c.module_id, identities.c.enabled)
+        self._enabled = of_targets(enabled, identities, database.targets)
 
     async def select(
         self, job: Job, after: Target, targets: Sequence[Target], last: bool, now: float
@@ -217,14 +217,15 @@ class DeviceRows:
         return await self._database.write(work)
 
     async def wake(self, targets: Sequence[Target], now: float) -> set[str]:
-        ids = [tuple(target) for target in targets]
-        if not ids or not await self._database.rows(ANY_AWAITED, {"targets": ids}):
-            return set()
+        found = await self._database.rows(self._awaited, self._database.parameters_of(targets))
+        if found:
+            keys = [device_key(row.job_id, Target(row.device_id, row.module_id)) | {"now": now} for row in found]
+            await self._database.execute(WAKE, keys)
+        return {row.job_id for row in found}
 
-        def work(connection: Connection) -> set[str]:
-            return set(connection.execute(WAKE, {"targets": ids, "now": now}).scalars())
-
-        return await self._database.write(work)
+    async def enabled(self, targets: Sequence[Target]) -> dict[Target, bool]:
+        rows = await self._database.rows(self._enabled, self._database.parameters_of(targets))
+        return {Target(row.device_id, row.module_id): row.enabled for row in rows}
 
 
 def _progress(connection: Connection, job_id: str) -> Progress:
