@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         None,
         URL_RULE,
         "PostgreSQL database that holds identities, twins, jobs and policies. Unset: an SQLite file in data_dir. Needs "
-        "methodhub[cluster]. It holds a password: better in the environment or a file than among the flags.",
+        "the extra cluster. It holds a password: better in the environment or a file than among the flags.",
     )
     database_plaintext: bool = setting(
         False,
