@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from methodhub.config import SOCKET_NAME, ConfigError, Settings, allowed, default_text, load
+from methodhub.core.access import Action
 
 
 @pytest.fixture(autouse=True)
@@ -288,3 +290,35 @@ def test_a_database_in_the_open_is_taken_when_it_is_said_so() -> None:
 def test_a_hub_in_memory_has_no_other_database() -> None:
     with pytest.raises(ConfigError, match="exclude each other"):
         load({"database_url": "postgresql://localhost/hub", "in_memory": True})
+
+
+@pytest.mark.parametrize(
+    ("assignment", "problem"),
+    [
+        ("bearer_issuer=http://login.test", "no https address"),
+        ("bearer_jwks_url=https://user@login.test/keys", "no https address"),
+        ("bearer_algorithms=RS256,HS256", "HS256 is not among"),
+        ("bearer_grants=op=devices/reed", "'devices/reed' names no data action"),
+        ("bearer_grants=devices/read", "must read role=action,action;role=action"),
+        ('bearer_issuers=[{"issuer":"https://a.test","more":1}]', "bearer_issuers.0.more = 1"),
+        ('bearer_issuers=[{"issuer":"https://a.test"},{"issuer":"https://a.test"}]', "name an issuer twice"),
+        ("units=0", "1 to 200 units"),
+        ("throttle=S4", "off, S1, S2 or S3"),
+    ],
+)
+def test_whom_to_believe_and_how_much_to_let_pass(assignment: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(problem)):
+        load(assignments=[assignment])
+
+
+def test_issuers_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "hub.toml"
+    file.write_text(
+        'bearer_issuer = "https://one.test"\n[bearer_grants]\n"an operator" = ["twins/*", "jobs/read"]\n'
+        '[[bearer_issuers]]\nissuer = "https://two.test"\nclaims = ["groups"]\ngrants = { all = "*" }\n'
+    )
+    found = load(config=file)
+    assert found.bearer_grants == {"an operator": frozenset({Action.TWINS_READ, Action.TWINS_WRITE, Action.JOBS_READ})}
+    table = found.bearer_issuers[0]
+    assert (table.issuer, table.claims, table.audience) == ("https://two.test", ("groups",), None)
+    assert table.grants == {"all": frozenset(Action)}

@@ -206,3 +206,10 @@ def test_what_libraries_tell_of_their_work_is_not_logged(stream: io.StringIO) ->
     for name in ("aiosqlite", "sqlalchemy.engine", "anyone"):
         logging.getLogger(name).info("executing INSERT with zw+zwzwzwzwzwzwzwzwzwzw=")
     assert "ours" in stream.getvalue() and "INSERT" not in stream.getvalue()
+
+
+def test_a_bearer_token_never_stands_in_a_log() -> None:
+    token = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJl-_"
+    for text in (f"Bearer {token}", f"authorization: bearer  {token}", f"{{'Authorization': 'Bearer {token}'}}"):
+        assert token not in log.mask_text(text)
+        assert token not in str(log.mask_value({"header": text.encode()}))

@@ -210,7 +210,7 @@ def test_every_option_of_a_job_has_its_field(fake_hub_world: World, hub: FakeHub
     line = (
         "--id j1 --all --method m --response-timeout 9 --at 2027-01-31T06:00:00+01:00 --for 60 --rate 2.5 "
         "--concurrency 7 --retry 3 --retry-backoff 0.5 --retry-on GatewayTimeout --retry-on DeviceNotOnline "
-        "--abort-threshold 0.1 --first 10 --minimum-success 0.9"
+        "--abort-threshold 0.1 --abort-minimum 5 --first 10 --minimum-success 0.9"
     )
     result = fake_hub_world("job", "run", *line.split(), "--payload", '{"b":1.0,"a":1e400}')
     assert (result.code, result.out) == (0, "queued j1\n")
@@ -227,6 +227,7 @@ def test_every_option_of_a_job_has_its_field(fake_hub_world: World, hub: FakeHub
         "rate": 2.5,
         "concurrency": 7,
         "abortThreshold": 0.1,
+        "abortMinimum": 5,
         "retry": {"count": 3, "backoffSeconds": 0.5, "on": ["GatewayTimeout", "DeviceNotOnline"]},
         "rollout": {"first": 10, "minimumSuccess": 0.9},
     }

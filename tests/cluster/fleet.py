@@ -74,6 +74,7 @@ class Fleet:
         self._calling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         self._ready: set[str] = set()
+        self._connected: dict[str, Device] = {}
         self._is_calling = True
 
     async def __aenter__(self) -> Self:
@@ -102,6 +103,11 @@ class Fleet:
         async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(lambda: len(self._ready) == len(self.ids))
 
+    def shake(self) -> None:
+        """Every third device loses its connection, and looks for another node."""
+        for device_id in self.ids[::3]:
+            self._connected[device_id].drop()
+
     async def stop_calling(self) -> None:
         """Returns when each call that was begun has its outcome."""
         self._is_calling = False
@@ -124,6 +130,7 @@ class Fleet:
                 continue
             life = Life(number, time.monotonic())
             self.ledger.lives[device_id].append(life)
+            self._connected[device_id] = device
             await self._note(device_id, True)
             try:
                 await self._live(device)
@@ -251,6 +258,11 @@ class Fleet:
             async with self._changed:
                 self._changed.notify_all()
             await asyncio.sleep(0.03)
+
+    async def received(self, number: int, times: int) -> None:
+        """Wait until devices have received the call of this number so often. Other things wake whoever waits."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.ledger.delivered[number]) >= times)
 
     async def more(self, *, created: int = 0, refused: int = 0) -> None:
         """Wait until so many more devices were created, or refused."""

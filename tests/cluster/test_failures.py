@@ -11,14 +11,18 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from methodhub.core.jobs.node import LIFE as LEASE
 from tests.cluster.fleet import Fleet
 from tests.cluster.ledger import Ledger
 from tests.cluster.nodes import DURABLE, Cluster, nats_cluster, proxied
+from tests.hub_jobs.peers import ENDED
 from tests.nats_server import RunningNats
 from tests.postgres import PostgresServer, running_server
+from tests.verify.hub_process import HubProcess
 from tests.verify.peers import run
 
 pytestmark = pytest.mark.verify
@@ -27,6 +31,9 @@ BACK = 5.0
 """Seconds after the end of a cause until each device answers through each node."""
 DISK = "160m"
 AWAY, LOST, REPLACED, NOT_SERVED, UNSURE, LATE = 404103, 404104, 400027, 503001, 503101, 504101
+
+JOB = -1
+"""The number of a job's calls."""
 
 Work = Callable[[Fleet], Awaitable[None]]
 
@@ -74,6 +81,32 @@ def try_out(cluster: Cluster, work: Work, *allowed: int) -> Ledger:
     return ledger
 
 
+class BackEndOfJobs:
+    def __init__(self, node: HubProcess) -> None:
+        self._node = node
+
+    def create(self, job_id: str, payload: object, condition: str) -> None:
+        method = {"methodName": "m", "payload": payload, "responseTimeoutInSeconds": 30}
+        body = {"jobId": job_id, "cloudToDeviceMethod": method, "queryCondition": condition}
+        with self._node.admin() as client:
+            client.put(f"/jobs/v2/{job_id}", json=body).raise_for_status()
+
+    async def ended(self, job_id: str, seconds: float) -> dict[str, int]:
+        """Its counts, when it has."""
+        async with asyncio.timeout(seconds):
+            while True:
+                job = await asyncio.to_thread(self._get, job_id)
+                if job["status"] in ENDED:
+                    counts: dict[str, int] = job["deviceJobStatistics"]
+                    return counts
+                await asyncio.sleep(0.2)
+
+    def _get(self, job_id: str) -> dict[str, Any]:
+        with self._node.admin() as client:
+            job: dict[str, Any] = client.get(f"/jobs/v2/{job_id}").raise_for_status().json()
+            return job
+
+
 async def pause(seconds: float) -> None:
     """The failure lasts; nothing is waited for."""
     await asyncio.sleep(seconds)
@@ -99,6 +132,36 @@ def test_a_node_is_killed(cluster: Cluster) -> None:
         await asyncio.to_thread(cluster[0].start)
         trouble.until = time.monotonic()
         await is_back(fleet)
+
+    try_out(cluster, work, AWAY, LOST, REPLACED, UNSURE, LATE)
+
+
+def test_a_job_goes_on_when_a_node_is_killed(
+    stack: ExitStack, tmp_path: Path, database: PostgresServer, nats: RunningNats
+) -> None:
+    """[HUB-job-lease] [HUB-job-once] Each device gets one outcome, and no device is called twice: what the dead node may
+    have handed over is told as such."""
+    flags = ("--set", "job_concurrency=10")
+    cluster = stack.enter_context(Cluster(tmp_path, database.fresh(), [nats.url], 3, *flags))
+
+    async def work(fleet: Fleet) -> None:
+        job = BackEndOfJobs(cluster[1])
+        await asyncio.to_thread(job.create, "j", {"number": JOB, "wait": 1.0}, "STARTSWITH(deviceId, 'd')")
+        async with asyncio.timeout(20):
+            await fleet.received(JOB, 40)
+        trouble = fleet.ledger.trouble(0, "killed")
+        await asyncio.to_thread(cluster[0].kill)
+        await is_back(fleet, 1, 2)
+        await asyncio.to_thread(cluster[0].start)
+        trouble.until = time.monotonic()
+        begun = time.monotonic()
+        counts = await job.ended("j", LEASE + 30)
+        calls = fleet.ledger.delivered[JOB]
+        print(f"\nthe job ended {time.monotonic() - begun:.1f} s after the node was back: {counts}, {len(calls)} calls")
+        assert counts["deviceCount"] == counts["succeededCount"] + counts["failedCount"] == len(fleet.ids)
+        assert len(calls) == len(set(calls)), "a device was called twice"
+        assert counts["succeededCount"] <= len(calls)
+        assert counts["failedCount"] <= 3 * 10 + 10  # those in flight on the dead node, or to its devices
 
     try_out(cluster, work, AWAY, LOST, REPLACED, UNSURE, LATE)
 
@@ -147,7 +210,9 @@ def test_nats_is_killed_and_started_again(cluster: Cluster, nats: RunningNats) -
 
     async def work(fleet: Fleet) -> None:
         await asyncio.to_thread(nats.end)
-        await pause(4)
+        await pause(2)
+        fleet.shake()
+        await pause(2)
         await asyncio.to_thread(nats.start)
         await is_back(fleet)
         await asyncio.to_thread(nats.restart)
@@ -180,7 +245,9 @@ def test_a_node_is_cut_off_from_nats(
 
     async def work(fleet: Fleet) -> None:
         (proxy.cut if how == "cut" else proxy.silence)()
-        await pause(8)
+        await pause(4)
+        fleet.shake()
+        await pause(4)
         proxy.heal()
         await is_back(fleet)
 
@@ -195,11 +262,13 @@ def test_the_database_is_restarted(cluster: Cluster, database: PostgresServer) -
 
     async def work(fleet: Fleet) -> None:
         await asyncio.to_thread(database.stop, signal.SIGQUIT)
-        await pause(4)
+        await pause(2)
+        fleet.shake()
+        await pause(2)
         await asyncio.to_thread(database.start)
         await is_back(fleet)
 
-    try_out(cluster, work, AWAY, NOT_SERVED)
+    try_out(cluster, work, AWAY, LOST, NOT_SERVED)
 
 
 def test_the_database_fails_over(stack: ExitStack, tmp_path: Path, nats: RunningNats) -> None:
@@ -214,13 +283,14 @@ def test_the_database_fails_over(stack: ExitStack, tmp_path: Path, nats: Running
 
     async def work(fleet: Fleet) -> None:
         await asyncio.to_thread(primary.stop, signal.SIGQUIT)
+        fleet.shake()
         await pause(2)
         await asyncio.to_thread(standby.sql, "SELECT pg_promote()")
         await is_back(fleet)
         async with asyncio.timeout(BACK):
             await fleet.more(created=10)
 
-    try_out(cluster, work, AWAY, NOT_SERVED)
+    try_out(cluster, work, AWAY, LOST, NOT_SERVED)
 
 
 @pytest.fixture

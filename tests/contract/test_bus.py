@@ -14,9 +14,9 @@ from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
 from methodhub.core.ports import (
     NOT_CLAIMED,
+    AuthoritiesChanged,
     Bus,
     CertificateExpected,
-    AuthoritiesChanged,
     CloseReason,
     DesiredChanged,
     Event,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from methodhub.core.errors import ErrorCode, HubError
-from methodhub.core.identity import Target
+from methodhub.core.identity import Authentication, Identity, Target
 from methodhub.core.jobs.model import (
     BEFORE_ALL,
     NO_OPTIONS,
@@ -29,6 +29,7 @@ from methodhub.core.jobs.model import (
 )
 from methodhub.core.ports import Insertion
 from methodhub.store.database import Database
+from methodhub.store.identities import SqlIdentityStore
 from methodhub.store.jobs.store import SqlJobStore
 
 NOW = 1_800_000_000.0
@@ -195,7 +196,10 @@ async def test_devices_are_chosen_chunk_by_chunk_each_once(jobs: SqlJobStore) ->
     assert (await check(jobs)).selecting
     found = await jobs.get("j")
     assert found is not None and found.selected == all_targets[1]
-    progress = await jobs.select(made, all_targets[1], all_targets[2:], True, NOW)
+    stale = await jobs.select(made, BEFORE_ALL, [Target("late")], True, NOW)
+    assert stale == (await check(jobs), all_targets[1])
+    progress, last = await jobs.select(made, all_targets[1], all_targets[2:], True, NOW)
+    assert last == all_targets[-1]
     assert progress == await check(jobs)
     assert not progress.selecting
     assert [device.target for device in await devices(jobs)] == all_targets
@@ -208,7 +212,7 @@ async def test_no_device_is_chosen_after_the_last_word(jobs: SqlJobStore) -> Non
     await jobs.insert(made, MANY)
     await jobs.begin("j", NOW)
     await jobs.cancel("j", NOW)
-    assert (await jobs.select(made, BEFORE_ALL, targets(2), True, NOW)).device_count == 0
+    assert (await jobs.select(made, BEFORE_ALL, targets(2), True, NOW))[0].device_count == 0
 
 
 async def test_a_device_is_leased_to_one_node(jobs: SqlJobStore) -> None:
@@ -290,6 +294,14 @@ async def test_pending_devices_end_in_chunks_with_the_error_they_had(jobs: SqlJo
     assert [device.error_code for device in found] == ["DeviceNotOnline", *["RequestTimedOut"] * 4]
     assert found[0].error_description == "away"
     assert all(device.end_time and device.status is FAILED for device in found)
+
+
+async def test_whether_devices_are_enabled(jobs: SqlJobStore, database: Database) -> None:
+    store = SqlIdentityStore(database)
+    for device_id, enabled in (("on", True), ("off", False)):
+        await store.insert(Identity(Target(device_id), "1", "e", Authentication(), enabled=enabled))
+    asked = [Target("on"), Target("off"), Target("on", "m"), Target("none")]
+    assert await jobs.enabled(asked) == {Target("on"): True, Target("off"): False}
 
 
 # --- nodes -------------------------------------------------------------------------------------------------------

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from methodhub.core.access import AuthenticationError, KeyCredential, Policy, Right
-from methodhub.core.errors import HubError
+from methodhub.core.access import CLOCK_SKEW, Action, AuthenticationError, KeyCredential, Policy, Principal, Right
+from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
+from methodhub.core.throttles.limits import throttle_limits
+from methodhub.core.throttles.throttles import Throttles
 from methodhub.device.grants import Grant, Grants, TooManyTokens, authorize_target
 from methodhub.iothub.sas import build_token
+from methodhub.metrics import Metrics
 from tests.rooms.world import World
 
 KEY = "cG9saWN5LXBvbGljeS1wb2xpY3k="
@@ -163,3 +167,55 @@ def test_a_policys_token_whose_key_was_changed_holds_no_more(world: World, grant
     grants._services.policies.load([Policy("device", Right.DEVICE_CONNECT, other, other)])
     with pytest.raises(AuthenticationError):
         authorize(world, grants, D)
+
+
+class Bearers:
+    """In place of the tokens of issuers: `Bearer <name>` is a principal of that name."""
+
+    def __init__(self, **actions: set[Action]) -> None:
+        self.actions = actions
+
+    async def authenticate_later(self, header: bytes) -> Principal:
+        name = header.decode().removeprefix("Bearer ")
+        if name not in self.actions:
+            raise AuthenticationError("the bearer token is no good")
+        return Principal(name, frozenset(self.actions[name]), expiry=1_900_000_000.0)
+
+
+def test_a_bearer_token_lets_a_back_end_in_and_speaks_for_no_device(world: World, grants: Grants) -> None:
+    """[HUB-bearer-amqp]"""
+    bearers: Any = Bearers(reader={Action.TWINS_READ}, registrar=set(Action) & {Action.DEVICES_READ}, all=set(Action))
+    grants._services = replace(grants._services, bearer=bearers)
+    for text in ("Bearer registrar", "Bearer nobody"):
+        with pytest.raises(AuthenticationError):
+            put(world, grants, text)
+    assert not grants
+    for name in ("reader", "all"):
+        grant = put(world, grants, f"Bearer {name}")
+        assert grants.is_service() and not grants.names_anybody()
+        assert (grant.target, grant.credential, grant.expiry) == (None, None, 1_900_000_000.0)
+        assert grants.find(D) is None
+        with pytest.raises(AuthenticationError):
+            authorize(world, grants, D)
+    put(world, grants, "Bearer all")  # a newer one of the same takes its place
+    assert len(grants.expired(1_900_000_000.0 + CLOCK_SKEW)) == 2
+
+
+def test_a_bearer_token_where_no_issuer_is_configured(world: World, grants: Grants) -> None:
+    with pytest.raises(AuthenticationError, match="no issuer"):
+        put(world, grants, "Bearer abc")
+
+
+def test_an_identity_above_the_throttle_of_connections_is_told_so(world: World, grants: Grants) -> None:
+    """[HUB-throttle-connections] Whoever holds no token for it takes nobody's turn."""
+    throttles = Throttles(throttle_limits("S1", 1), world.deadlines, world.clock, Metrics())
+    grants._services = replace(grants._services, throttles=throttles)
+    put(world, grants, token(world, "d"))
+    for _ in range(100):
+        with pytest.raises(AuthenticationError):
+            authorize(world, grants, E)
+    authorize(world, grants, D)
+    throttles.connections._level = -1e6
+    with pytest.raises(HubError) as refused:
+        authorize(world, grants, D)
+    assert refused.value.code is ErrorCode.ThrottlingBacklogTimeout

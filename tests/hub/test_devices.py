@@ -410,7 +410,7 @@ def test_twin_requests_are_answered(shared: RunningHub) -> None:
         patch = "$iothub/twin/PATCH/properties/reported/?$rid="
         assert ask(patch + "2", b'{"x":1}') == b"$iothub/twin/res/204/?$rid=2&$version=2"
         assert ask(patch + "3", b'{"x":null}') == b"$iothub/twin/res/204/?$rid=3&$version=3"
-        assert ask(patch + "4", b"[]") .startswith(b"$iothub/twin/res/400/?$rid=4{")
+        assert ask(patch + "4", b"[]").startswith(b"$iothub/twin/res/400/?$rid=4{")
         assert b'"reported":{"$version":3}' in ask("$iothub/twin/GET/?$rid=5", b"")
 
 

@@ -223,10 +223,33 @@ ROUTES: list[tuple[str, str, set[str]]] = [
     ("PUT", "/devices/d1/modules/m", WRITERS),
     ("DELETE", "/devices/unknown", WRITERS),
     ("DELETE", "/devices/d1/modules/unknown", WRITERS),
+    ("POST", "/devices", WRITERS),
+    ("POST", "/devices/keys/regenerate", WRITERS),
+    ("GET", "/statistics/devices", READERS),
+    ("GET", "/statistics/service", READERS),
+    *((method, f"/twins/d1{module}", CALLERS) for method in ("GET", "PATCH", "PUT") for module in ("", "/modules/m")),
+    ("POST", "/devices/query", CALLERS),
+    ("DELETE", "/devices/d1/commands", CALLERS),
+    ("DELETE", "/devices/d1/modules/m/commands", CALLERS),
+    ("POST", "/digitaltwins/d1/commands/reboot", CALLERS),
+    ("POST", "/digitaltwins/d1/components/c/commands/reboot", CALLERS),
+    ("GET", "/jobs", CALLERS),
+    ("POST", "/jobs/create", CALLERS),
+    ("GET", "/jobs/j", CALLERS),
+    ("DELETE", "/jobs/j", CALLERS),
+    ("GET", "/jobs/v2/query", CALLERS),
+    ("GET", "/jobs/v2/j", CALLERS),
+    ("PUT", "/jobs/v2/j", CALLERS),
+    ("POST", "/jobs/v2/j/cancel", CALLERS),
+    ("GET", "/jobs/v2/j/progress", CALLERS),
+    ("GET", "/openapi.json", EVERYONE | {""}),
     ("GET", "/metrics", CALLERS),
     ("GET", "/health/live", EVERYONE | {""}),
     ("GET", "/health/ready", EVERYONE | {""}),
     ("GET", "/admin/policies", set()),
+    ("PUT", "/admin/policies/x", set()),
+    ("DELETE", "/admin/policies/x", set()),
+    ("POST", "/admin/policies/x/rotate", set()),
     ("GET", "/admin/hub", set()),
     ("GET", "/admin/devices", set()),
     ("GET", "/admin/ca-certificates", set()),
@@ -244,7 +267,7 @@ def test_each_route_demands_its_right(
     """[HUB-no-tcp-administration] All routes by all policies and by nobody; administration does not exist on TCP."""
     for name in (*POLICIES, ""):
         caller.token = shared.token(name) if name else ""
-        body = b"{}" if method in {"POST", "PUT"} else None
+        body = b"{}" if method in {"POST", "PUT", "PATCH"} else None
         answer = caller.ask(method, path, body)
         if path.startswith("/admin/"):
             assert answer.status == 404 and b"Key" not in answer.body

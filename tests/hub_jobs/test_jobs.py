@@ -65,6 +65,26 @@ def test_a_device_is_called_when_it_connects(timed: RunningHub, back_end: BackEn
     assert len(late.seen) == 1
 
 
+def test_a_device_that_is_disabled_or_deleted_meanwhile_has_failed(timed: RunningHub, back_end: BackEnd) -> None:
+    ids = devices(timed, 3)
+    timed.create_device("off", status="disabled")
+    back_end.create(rate=0.1)
+    back_end.until(lambda counts: counts["pendingCount"] == 4 and counts["runningCount"] == 0)
+    with timed.admin() as client:
+        client.delete(f"/devices/{ids[2]}").raise_for_status()
+    Answering(timed, ids[0])
+    for _ in range(4):
+        back_end.until(lambda counts: counts["runningCount"] == 0)
+        timed.advance(10.1)
+    back_end.until(lambda counts: counts["failedCount"] == 2)
+    assert back_end.errors() == {ids[2]: "DeviceNotFound", "off": "DeviceNotFound"}
+    Answering(timed, ids[1])
+    for _ in range(2):
+        back_end.until(lambda counts: counts["runningCount"] == 0)
+        timed.advance(10.1)
+    assert back_end.ended()["deviceJobStatistics"]["succeededCount"] == 2
+
+
 def test_a_device_that_subscribes_late_is_called_then(timed: RunningHub, back_end: BackEnd) -> None:
     [device_id] = devices(timed, 1)
     again = Device(timed, device_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from methodhub.api.routes.jobs import HEARTBEAT
 from methodhub.core.jobs import jobs
+from tests.clock import ManualClock
 from tests.harness import RunningHub
 from tests.hub.peers import Caller, Response
 from tests.hub_jobs.peers import Answering, BackEnd
@@ -178,3 +180,20 @@ def test_watchers_are_bounded_and_end_with_the_hub(
         watcher.event()
         timed.on_loop(timed.hub.jobs.close)
         assert watcher.event() == ""
+
+
+def test_a_throttled_hub_runs_jobs_as_the_original_does(tmp_path: Path) -> None:
+    """One at a time, ten devices per second."""
+    clock = ManualClock(wall=float(int(time.time())))
+    with RunningHub(tmp_path / "hub", clock, throttle="S1") as hub, Caller(hub, "service") as caller:
+        back_end = BackEnd(hub, caller)
+        for number in range(12):
+            hub.create_device(f"d{number}")
+        back_end.create(updateTwin={"tags": {"a": 1}})
+        assert name(back_end.put("k")) == (429, "ThrottlingMaxActiveJobCountExceeded")
+        for _ in range(11):
+            back_end.until(lambda counts: counts["runningCount"] == 0 and counts["deviceCount"] == 12)
+            assert back_end.get()["status"] == "running"
+            hub.advance(0.09)
+        hub.advance(0.2)
+        assert back_end.ended()["deviceJobStatistics"]["succeededCount"] == 12

@@ -30,7 +30,11 @@ def issuer(tmp_path: Path) -> Iterator[HttpsServer]:
 
 @pytest.fixture
 def hub(tmp_path: Path, issuer: HttpsServer) -> Iterator[RunningHub]:
-    settings: dict[str, Any] = {"bearer_issuer": issuer.url, "bearer_jwks_url": issuer.url + "/keys", "bearer_ca": issuer.ca_file}
+    settings: dict[str, Any] = {
+        "bearer_issuer": issuer.url,
+        "bearer_jwks_url": issuer.url + "/keys",
+        "bearer_ca": issuer.ca_file,
+    }
     with RunningHub(tmp_path / "hub", ManualClock(wall=NOW), **settings) as hub:
         yield hub
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -107,9 +108,10 @@ PATH = "/digitaltwins/dt/commands/reboot"
 
 
 @pytest.fixture(scope="module")
-def device(shared: RunningHub) -> Device:
+def device(shared: RunningHub) -> Iterator[Device]:
     shared.create_device("dt")
-    return ready_device(shared, "dt")
+    with ready_device(shared, "dt") as device:
+        yield device
 
 
 @pytest.mark.parametrize(

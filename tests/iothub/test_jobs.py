@@ -10,7 +10,6 @@ import pytest
 
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
-from methodhub.core.jobs.jobs import JobRequest, check
 from methodhub.core.jobs.model import (
     DeviceJob,
     DeviceJobStatus,
@@ -22,6 +21,7 @@ from methodhub.core.jobs.model import (
     Retry,
     Rollout,
 )
+from methodhub.core.jobs.rules import JobRequest, check
 from methodhub.iothub.jobs import (
     created_json,
     device_job_json,

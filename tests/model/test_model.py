@@ -191,5 +191,5 @@ class Hub(RuleBasedStateMachine):
 
 TestHub = Hub.TestCase
 TestHub.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

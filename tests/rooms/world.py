@@ -48,6 +48,8 @@ class FakeDevice:
     def deliver(self, rid: int, request: MethodRequest) -> None:
         self.delivered.append((rid, request))
 
+    def push_desired(self, version: int, patch: bytes) -> None: ...
+
     def close(self, reason: CloseReason) -> None:
         self.closed.append(reason)
         self.attachment.end()

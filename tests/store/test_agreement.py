@@ -119,7 +119,7 @@ def url(postgresql: Callable[[], str]) -> str:
     return postgresql()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(OPERATIONS, max_size=30))
 def test_both_databases_agree(url: str, operations: list[Operation]) -> None:
     asyncio.run(compare(url, operations))

@@ -15,8 +15,8 @@ from methodhub.core.identity import Authentication, Identity, Target
 from methodhub.store import identities, rows
 from methodhub.store.database import Database, open_database
 from methodhub.store.engines.postgresql import DIALECT
+from methodhub.store.tables import device_sessions, twins
 from methodhub.store.tables import identities as table
-from methodhub.store.tables import twins
 from methodhub.store.twins import of_targets
 
 
@@ -39,7 +39,8 @@ def url(postgresql: Callable[[], str]) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        (identities.GET, "identities_pkey"),
+        (of_targets(table.select(), table, DIALECT.targets), "identities_pkey"),
+        (of_targets(device_sessions.select(), device_sessions, DIALECT.targets), "device_sessions_pkey"),
         (identities.PAGE, "identities_pkey"),
         (identities.MODULES, "identities_pkey"),
         (identities.LOCK, "identities_pkey"),

@@ -269,6 +269,8 @@ class ServicePlayer:
     def _row_404103(self, call: Call) -> Response:
         self._create()
         response = self._call(call)
+        waiting = self._hub.hub.methods.open
+        self._hub.until(lambda: response.done() or any(each._stop_waiting for each in waiting))
         self._hub.advance(LONGEST)
         return response.result(PATIENCE)
 

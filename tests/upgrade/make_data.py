@@ -41,6 +41,30 @@ DEVICES: dict[str, dict[str, Any]] = {
 MODULES = {"with-modules": ["m1", "m2"], "edge": ["$edgeAgent"]}
 
 
+TWIN = {"tags": {"site": "north"}, "properties": {"desired": {"interval": 5}}}
+JOBS: dict[str, dict[str, Any]] = {
+    "twins": {
+        "type": "scheduleUpdateTwin",
+        "updateTwin": {"etag": "*", "tags": {"seen": True}},
+        "queryCondition": "tags.site = 'north'",
+        "maxExecutionTimeInSeconds": 60,
+    },
+    "later": {
+        "type": "scheduleDeviceMethod",
+        "cloudToDeviceMethod": {"methodName": "reboot", "payload": {"a": 1}},
+        "queryCondition": "deviceId = 'given-keys'",
+        "startTime": "2099-01-01T00:00:00Z",
+        "maxExecutionTimeInSeconds": 60,
+    },
+}
+
+
+def until_ended(client: httpx.Client, job_id: str) -> None:
+    with client.stream("GET", f"/jobs/v2/{job_id}/progress") as events:
+        for _ in events.iter_lines():
+            pass
+
+
 def path_of(device_id: str, module_id: str = "") -> str:
     return f"/devices/{quote(device_id, safe='')}" + (f"/modules/{module_id}" if module_id else "")
 
@@ -63,6 +87,11 @@ def make(data: Path) -> dict[str, Any]:
                 client.put(path_of(device_id, module_id), json=body).raise_for_status()
         fleet = {"certificate": authority("fleet", days=(-1, 36_500)).pem, "verified": True}
         client.put("/admin/ca-certificates/fleet", json=fleet).raise_for_status()
+        client.patch("/twins/edge", json=TWIN).raise_for_status()
+        client.put("/admin/policies/own", json={"rights": ["ServiceConnect"]}).raise_for_status()
+        for job_id, job in JOBS.items():
+            client.put(f"/jobs/v2/{job_id}", json={"jobId": job_id, **job}).raise_for_status()
+        until_ended(client, "twins")
         device = Device(hub, "with-session")
         assert device.connect(clean=False) == (0, 0)
         assert device.subscribe() == [0]
@@ -73,6 +102,8 @@ def make(data: Path) -> dict[str, Any]:
             "policies": client.get("/admin/policies").json(),
             "authorities": client.get("/admin/ca-certificates").json(),
             "identities": identities(client),
+            "twins": {"edge": client.get("/twins/edge").json()},
+            "jobs": {job_id: client.get(f"/jobs/v2/{job_id}").json() for job_id in JOBS},
         }
 
 

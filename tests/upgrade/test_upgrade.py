@@ -82,6 +82,15 @@ def test_ca_certificates_are_as_they_were(hub: RunningHub, expected: dict[str, A
         assert client.get("/admin/ca-certificates").json() == expected.get("authorities", [])
 
 
+def test_twins_and_jobs_are_as_they_were(hub: RunningHub, expected: dict[str, Any]) -> None:
+    """Kept since 0.3.0."""
+    with hub.admin() as client:
+        for target, twin in expected.get("twins", {}).items():
+            assert without_volatile([client.get(f"/twins/{target}").json()]) == without_volatile([twin])
+        for job_id, job in expected.get("jobs", {}).items():
+            assert client.get(f"/jobs/v2/{job_id}").json() == job
+
+
 def without_volatile(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in each.items() if name not in VOLATILE} for each in found]
 

@@ -380,9 +380,11 @@ class JobStore(Protocol):
         """It runs from now on, and its devices are being chosen. None if it runs already, or has ended."""
         ...
 
-    async def select(self, job: Job, after: Target, targets: Sequence[Target], last: bool, now: float) -> Progress:
+    async def select(
+        self, job: Job, after: Target, targets: Sequence[Target], last: bool, now: float
+    ) -> tuple[Progress, Target]:
         """Add devices that were chosen behind the target `after`; `last`: there are no more. Without effect if others
-        were added meanwhile, or no more are wanted."""
+        were added meanwhile, or no more are wanted. Also returns the last device that is chosen now."""
         ...
 
     async def open_rest(self, job_id: str) -> Progress:
@@ -423,6 +425,10 @@ class JobStore(Protocol):
 
     async def wake(self, targets: Sequence[Target], now: float) -> set[str]:
         """Devices that wait for their connect are due. The ids of their jobs."""
+        ...
+
+    async def enabled(self, targets: Sequence[Target]) -> dict[Target, bool]:
+        """Of those that exist, whether each is enabled."""
         ...
 
     async def enroll(self, node_id: str, seconds: float, alone: bool) -> None:

@@ -176,7 +176,10 @@ class AmqpConnection(EventConnection[Event]):
         if over:
             for target in list(self._targets.values()):
                 credential = None if target.attachment is None else target.attachment.credential
-                if any(grant.credential == credential for grant in over) and self._grants.find(target.target) is None:
+                if (
+                    any(grant.credential == credential is not None for grant in over)
+                    and self._grants.find(target.target) is None
+                ):
                     target.close(CloseReason.TOKEN_EXPIRED)
             if not self._grants and not self._targets:
                 self._protocol.close(dialect.UNAUTHORIZED, "Token Invalid.")
@@ -218,8 +221,9 @@ class AmqpConnection(EventConnection[Event]):
             self._services.policies.watchers.add(self._tokens_expired)
         for target in self._targets.values():
             found, attachment = self._grants.find(target.target), target.attachment
-            if found is not None and attachment is not None and isinstance(attachment.credential, KeyCredential):
-                attachment.credential = found.credential  # [HUB-token-renewal]
+            credential = None if found is None else found.credential
+            if credential is not None and attachment is not None and isinstance(attachment.credential, KeyCredential):
+                attachment.credential = credential  # [HUB-token-renewal]
 
     def _authenticated(self) -> None:
         self._stream.authenticated()
@@ -257,6 +261,9 @@ class AmqpConnection(EventConnection[Event]):
         try:
             entry = await self._target_at(target, address.as_written)
         except (AuthenticationError, HubError) as error:
+            if isinstance(error, HubError) and error.code.http_status == 429:
+                self._refuse(attached, dialect.THROTTLED, error.message)
+                return
             log.info("link refused", target=str(target), reason=str(error), peer=self._stream.peer.address)
             not_found = isinstance(error, HubError) and self._grants.find(target) is not None
             self._refuse(attached, dialect.NOT_FOUND if not_found else dialect.UNAUTHORIZED, "Unauthorized access.")

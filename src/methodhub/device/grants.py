@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from methodhub.core.access import (
+    ACTIONS_OF_RIGHT,
     CLOCK_SKEW,
     AuthenticationError,
     Credential,
@@ -15,6 +16,7 @@ from methodhub.core.access import (
     is_still_valid,
     is_within_any,
 )
+from methodhub.core.bearer.claims import is_bearer
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Identity, Target
 from methodhub.device.admission import ATTEMPTS
@@ -28,11 +30,12 @@ class TooManyTokens(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A token that was accepted. `target`: whose key signed it; None for a policy's, which covers what `paths` do."""
+    """A token that was accepted. `target`: whose key signed it; None for a policy's, which covers what `paths` do, and
+    for a bearer token, which is no `credential` of any device."""
 
     target: Target | None
     paths: tuple[tuple[str, ...], ...]
-    credential: Credential
+    credential: Credential | None
     rights: Right
     expiry: float
 
@@ -62,13 +65,18 @@ class Grants:
     async def put(self, text: str) -> Grant:
         """Accept a token. Raises AuthenticationError, HubError 404001 or 404010 for an identity that does not exist,
         and TooManyTokens."""
+        if is_bearer(text.encode()):
+            name, grant = await self._bearer_grant(text)
+            return self._keep((name, ()), grant)
         try:
             token = parse_token(text)
         except MalformedToken as error:
             raise AuthenticationError(f"the token cannot be read: {error}") from None
         policy = self._services.policies.get(token.policy_name) if token.policy_name else None
         grant = self._policy_grant(token) if policy is not None else await self._identity_grant(token)
-        key = (token.policy_name, token.paths)
+        return self._keep((token.policy_name, token.paths), grant)
+
+    def _keep(self, key: tuple[str | None, tuple[tuple[str, ...], ...]], grant: Grant) -> Grant:
         if key not in self._grants and len(self._grants) >= self._limit:
             raise TooManyTokens
         self._grants[key] = grant
@@ -79,6 +87,16 @@ class Grants:
         if not policy.rights & (Right.DEVICE_CONNECT | Right.SERVICE_CONNECT):
             raise AuthenticationError(f"policy {policy.name!r} has neither DeviceConnect nor ServiceConnect")
         return Grant(None, token.paths, KeyCredential(policy.name, key), policy.rights, token.expiry)
+
+    async def _bearer_grant(self, text: str) -> tuple[str, Grant]:
+        """[HUB-bearer-amqp] Whose it is, and that it lets a back end in: nobody speaks for a device with it."""
+        bearer = self._services.bearer
+        if bearer is None:
+            raise AuthenticationError("bearer tokens are not taken: no issuer is configured")
+        principal = await bearer.authenticate_later(text.encode("latin-1", "replace"))
+        if not principal.actions & ACTIONS_OF_RIGHT[Right.SERVICE_CONNECT]:
+            raise AuthenticationError(f"{principal.name!r} may do nothing that a back end does over AMQP")
+        return f"Bearer {principal.name}", Grant(None, (), None, Right.SERVICE_CONNECT, principal.expiry)
 
     async def _identity_grant(self, token: SasToken) -> Grant:
         refusal: HubError | None = None
@@ -153,11 +171,13 @@ async def authorize_target(
 ) -> tuple[Identity, Identity, Credential]:
     """Identity, device and the credential by which a connection speaks for it: a token, else its certificate.
 
-    Raises AuthenticationError; HubError 404001 or 404010.
+    [HUB-throttle-connections] Raises AuthenticationError; HubError 404001 or 404010, 429002 or 429003.
     """
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         identity, device = await services.registry.active(target)
         credential = check_grant(services, grants, identity, certificates)
+        if services.throttles is not None and attempt == 0:
+            await services.throttles.connections.wait()
         if services.registry.is_current(identity, device):
             return identity, device, credential
     raise AuthenticationError("the identity kept changing while its link was attached")
@@ -169,7 +189,7 @@ def check_grant(
     """The credential that the connection holds for an identity, judged as it is now: its key may have been changed
     since the token was put. Raises AuthenticationError."""
     grant = grants.find(identity.target)
-    if grant is not None:
+    if grant is not None and grant.credential is not None:
         if not is_still_valid(grant.credential, identity.authentication, services.policies, services.authorities):
             raise AuthenticationError("what signed the connection's token is none of the identity's keys")
         return grant.credential

@@ -9,7 +9,6 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from methodhub.core.errors import ErrorCode, HubError
-from methodhub.core.jobs.jobs import JobRequest, Matching
 from methodhub.core.jobs.model import (
     ABORT_MINIMUM,
     DeviceJob,
@@ -21,7 +20,7 @@ from methodhub.core.jobs.model import (
     Retry,
     Rollout,
 )
-from methodhub.core.jobs.rules import DEFAULT_EXECUTION, LATEST_START, argument_invalid
+from methodhub.core.jobs.rules import DEFAULT_EXECUTION, LATEST_START, JobRequest, Matching, argument_invalid
 from methodhub.core.twins.rules import check
 from methodhub.iothub.payload import json_error
 from methodhub.iothub.rest import MethodRules, parse_method_request, timestamp

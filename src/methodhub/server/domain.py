@@ -29,7 +29,7 @@ from methodhub.net.chains import verify_chain
 from methodhub.process import StartError
 from methodhub.server.background import Background
 from methodhub.server.certificates import ca_file
-from methodhub.server.limits import bearer_tokens, throttles
+from methodhub.server.limits import bearer_tokens, job_limits, throttles
 from methodhub.server.truth import Truth
 from methodhub.store.database import Database, open_database
 from methodhub.store.hub import SqlHubStore
@@ -78,7 +78,11 @@ class Domain:
         self.continuations = Continuations(secret)
         self.answers = Answers(SqlQueries(database), self.continuations)
         self.jobs = Jobs(
-            self.job_store, self.clock, self.answers.targets, self.answers.count, running_jobs=settings.running_jobs
+            self.job_store,
+            self.clock,
+            self.answers.targets,
+            self.answers.count,
+            running_jobs=job_limits(settings).running_jobs,
         )
         policies = await self.hub_store.policies()
         if not policies:

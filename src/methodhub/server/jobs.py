@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
 from methodhub.core.jobs.node import Node
 from methodhub.core.jobs.run import Work
-from methodhub.core.jobs.scheduler import JobLimits, Scheduler
+from methodhub.core.jobs.scheduler import Scheduler
 from methodhub.core.methods import Methods
 from methodhub.core.query.answers import Answers
 from methodhub.core.twins.twins import Twins
 from methodhub.iothub.rest import MethodRules, parse_method_request
 from methodhub.iothub.twin_json import parse_update
 from methodhub.server.domain import Domain
+from methodhub.server.limits import job_limits
 
-SECONDS_PER_DAY = 86_400.0
 
-
-def job_work(answers: Answers, methods: Methods, twins: Twins, rules: MethodRules) -> Work:
+def job_work(
+    answers: Answers, methods: Methods, twins: Twins, rules: MethodRules, is_absent: Callable[[Target], bool]
+) -> Work:
     async def update_twins(targets: Sequence[Target], work: bytes) -> list[HubError | None]:
         outcomes = await twins.update_many(targets, parse_update(work, replaces=False))
         return [outcomes[target] for target in targets]
 
-    return Work(answers.targets, methods.invoke, lambda work: parse_method_request(work, rules), update_twins)
+    return Work(
+        answers.targets, methods.invoke, lambda work: parse_method_request(work, rules), update_twins, is_absent
+    )
 
 
 def build_scheduler(domain: Domain, methods: Methods, node: Node) -> Scheduler:
     """On the domain of a hub that runs, whose devices it calls."""
-    settings, table = domain.settings, domain.table
+    table = domain.table
     scheduler = Scheduler(
         domain.job_store,
-        job_work(domain.answers, methods, domain.twins, domain.rules),
+        job_work(domain.answers, methods, domain.twins, domain.rules, lambda target: table.get(target) is None),
         domain.clock,
         domain.deadlines,
-        JobLimits(
-            concurrency=settings.job_concurrency,
-            running_jobs=settings.running_jobs,
-            retention_seconds=settings.job_retention_days * SECONDS_PER_DAY,
-        ),
+        job_limits(domain.settings),
         domain.metrics,
         node,
         lambda: (attachment.target for attachment in table),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from methodhub.config import Settings
 from methodhub.core.access import Policies
@@ -10,11 +11,13 @@ from methodhub.core.bearer.issuers import Issuer
 from methodhub.core.bearer.tokens import BearerTokens
 from methodhub.core.clock import Clock
 from methodhub.core.deadlines import Deadlines
+from methodhub.core.jobs.scheduler import JobLimits
 from methodhub.core.throttles.limits import throttle_limits
 from methodhub.core.throttles.throttles import Throttles
 from methodhub.metrics import Metrics
 from methodhub.net.jwks import KeyFetcher
 
+SECONDS_PER_DAY = 86_400.0
 KEY_CHECK_INTERVAL = 10.0
 """Seconds between two looks at whether the keys of an issuer are due."""
 
@@ -56,3 +59,18 @@ def throttles(
     if settings.throttle == "off":
         return None
     return Throttles(throttle_limits(settings.throttle, settings.units), deadlines, clock, metrics, share)
+
+
+def job_limits(settings: Settings) -> JobLimits:
+    """With throttles on, no more than the original allows."""
+    limits = JobLimits(
+        concurrency=settings.job_concurrency,
+        running_jobs=settings.running_jobs,
+        retention_seconds=settings.job_retention_days * SECONDS_PER_DAY,
+    )
+    if settings.throttle == "off":
+        return limits
+    throttled = throttle_limits(settings.throttle, settings.units)
+    return replace(
+        limits, running_jobs=min(limits.running_jobs, throttled.running_jobs), rate=throttled.job_device_rate
+    )

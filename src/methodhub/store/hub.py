@@ -14,6 +14,7 @@ from methodhub.core.access import RIGHT_NAMES, Policy, Right
 from methodhub.core.certificates.rules import CertificateAuthority
 from methodhub.core.identity import Target
 from methodhub.core.ports import Session
+from methodhub.core.twins.batches import Batches
 from methodhub.core.twins.model import Twin
 from methodhub.store.database import Database
 from methodhub.store.rows import key
@@ -25,7 +26,7 @@ from methodhub.store.tables import (
     policies,
     secrets,
 )
-from methodhub.store.twins import TwinRows, twin_of
+from methodhub.store.twins import TwinRows, of_targets, twin_of
 
 RIGHTS = {name: right for right, name in RIGHT_NAMES.items()}
 
@@ -37,9 +38,6 @@ DELETE_AUTHORITY = delete(certificate_authorities).where(certificate_authorities
 SESSION_KEY = (
     device_sessions.c.device_id == bindparam("device"),
     device_sessions.c.module_id == bindparam("module"),
-)
-SESSION = select(device_sessions.c.subscriptions).where(
-    *SESSION_KEY, device_sessions.c.generation_id == bindparam("generation")
 )
 DELETE_SESSION = delete(device_sessions).where(*SESSION_KEY)
 NEW_SESSION = select(
@@ -61,6 +59,8 @@ class SqlHubStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._by_targets = of_targets(select(device_sessions), device_sessions, database.targets)
+        self._reads: Batches[Target, tuple[str, Session] | None] = Batches(self._sessions)
         self._insert_policy = database.insert(policies).on_conflict_do_nothing()
         replace = database.insert(policies)
         columns = ("rights", "primary_key", "secondary_key")
@@ -131,8 +131,16 @@ class SqlHubStore:
 
     async def session(self, target: Target, generation_id: str) -> Session | None:
         """[HUB-session] None for a session of another generation: it ended with the identity it was of."""
-        rows = await self._database.rows(SESSION, key(target) | {"generation": generation_id})
-        return Session(subscriptions_of(rows[0].subscriptions)) if rows else None
+        stored = await self._reads.do(target)
+        return None if stored is None or stored[0] != generation_id else stored[1]
+
+    async def _sessions(self, targets: Sequence[Target]) -> list[tuple[str, Session] | None]:
+        rows = await self._database.rows(self._by_targets, self._database.parameters_of(targets))
+        found = {
+            Target(row.device_id, row.module_id): (row.generation_id, Session(subscriptions_of(row.subscriptions)))
+            for row in rows
+        }
+        return [found.get(target) for target in targets]
 
     async def save_session(self, target: Target, generation_id: str, session: Session) -> None:
         """Without effect if no identity has this generation: the session would outlive it."""

@@ -10,13 +10,13 @@ from sqlalchemy.exc import IntegrityError
 
 from methodhub.core.identity import Identity, Target
 from methodhub.core.ports import Change, ConnectionRecord, RegistryStatistics
+from methodhub.core.twins.batches import Batches
 from methodhub.store.changes import Changes
 from methodhub.store.database import Database
 from methodhub.store.rows import DELETE, KEY, REPLACE, ROW, identity_of, key, replaced_columns, row_of
 from methodhub.store.tables import BY_CERTIFICATE, DEVICES, identities, nodes
 from methodhub.store.twins import of_targets
 
-GET = select(identities).where(*KEY)
 MODULES = select(identities).where(ROW.device_id == bindparam("device"), ROW.module_id > "").order_by(ROW.module_id)
 PAGE = (
     select(identities)
@@ -61,6 +61,7 @@ class SqlIdentityStore:
         self._database = database
         self._insert = database.insert(identities).on_conflict_do_nothing()
         self._changes = Changes(database)
+        self._gets: Batches[Target, Identity | None] = Batches(self.get_many)
         targets = database.targets
         self._get_many = of_targets(select(identities), identities, targets)
         self._modules_of = select(ROW.device_id, ROW.module_id).join_from(
@@ -68,8 +69,8 @@ class SqlIdentityStore:
         )
 
     async def get(self, target: Target) -> Identity | None:
-        rows = await self._database.rows(GET, key(target))
-        return identity_of(rows[0]) if rows else None
+        """Those who ask at the same time, as reconnecting devices do, share a statement."""
+        return await self._gets.do(target)
 
     async def get_many(self, targets: Sequence[Target]) -> list[Identity | None]:
         found = {each.target: each for each in await self._identities(self._get_many, self._parameters(targets))}

@@ -93,7 +93,7 @@ def test_a_token_of_the_issuer_is_believed_and_known_again(header: str) -> None:
 @pytest.mark.parametrize(
     ("key", "algorithm"),
     [(rsa_key(), "RS512"), (rsa_key(), "PS256"), (ec_key(), "ES256"), (ec_key(curve="P-384"), "ES384")],
-    ids=str,
+    ids=["RS512", "PS256", "ES256", "ES384"],
 )
 def test_every_asymmetric_algorithm(key: Any, algorithm: str) -> None:
     async def work(world: World) -> None:

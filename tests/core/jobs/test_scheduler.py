@@ -108,6 +108,38 @@ def test_a_device_that_comes_while_it_is_recorded_as_away_is_called() -> None:
         assert world.called()[device] == 2
 
 
+def test_whoever_is_known_to_be_away_is_not_called() -> None:
+    """[HUB-job-waits] And those that can never come are told from those that may."""
+    with World(2) as world:
+        world.targets += [Target("disabled"), Target("gone"), Target("gone", "m")]
+        world.targets.sort()
+        world.knows_absent = True
+        world.online = {world.targets[0]}
+        world.create()
+        world.until(lambda progress: progress.failed_count == 3 and progress.pending_count == 1)
+        assert world.called() == {world.targets[0]: 1}
+        assert world.errors() == {None: 1, "DeviceNotOnline": 1, "DeviceNotFound": 3}
+        world.connect(world.targets[1])
+        assert world.ended().succeeded_count == 2
+
+
+def test_a_device_that_comes_while_it_is_looked_for_is_called() -> None:
+    """[HUB-job-waits]"""
+    with World(1) as world:
+        [target] = world.targets
+        world.knows_absent = True
+        world.online = set()
+
+        def come() -> None:
+            world.online.add(target)
+            world.scheduler.notice(target)
+
+        world.store.asked = come
+        world.create()
+        assert world.ended().succeeded_count == 1
+        assert world.called() == {target: 1}
+
+
 def test_a_lost_notice_heals() -> None:
     with World(2) as world:
         world.online.discard(world.targets[1])
@@ -387,6 +419,31 @@ def test_a_node_that_was_taken_for_dead_loses_its_leases_and_lives_on() -> None:
         progress = world.ended()
         assert (progress.succeeded_count, progress.failed_count) == (2, 1)
         assert world.errors()["DeviceConnectionClosedRemotely"] == 1
+
+
+def test_two_nodes_share_a_job() -> None:
+    """[HUB-job-lease] [HUB-job-selection] Both choose, both lease, and no device is chosen or called twice."""
+    with World(5_000, concurrency=50) as world:
+        other = world.new_scheduler()
+        world.run(other.start(alone=False))
+        own = {world.scheduler.node.node_id, other.node.node_id}
+        assert len(own) == 2
+        world.answer = lambda target: None
+
+        def poke_both() -> None:
+            world.scheduler.poke()
+            other.poke()
+
+        world.jobs.on_change = poke_both
+        world.create()
+        world.until(lambda progress: world.scheduler.in_flight >= 50 and other.in_flight >= 50)
+        world.answer = lambda target: DONE
+        for target in world.open:
+            world.settle(target)
+        progress = world.until(lambda progress: progress.status.has_ended, pace=0.05)
+        assert (progress.device_count, progress.succeeded_count) == (5_000, 5_000)
+        assert world.called() == dict.fromkeys(world.targets, 1)
+        other.abort()
 
 
 def test_old_jobs_are_forgotten() -> None:

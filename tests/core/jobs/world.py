@@ -12,8 +12,9 @@ from methodhub.core.calls import MethodRequest, MethodResult, Settle
 from methodhub.core.deadlines import Deadlines
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
-from methodhub.core.jobs.jobs import JobRequest, Jobs
+from methodhub.core.jobs.jobs import Jobs
 from methodhub.core.jobs.model import BEFORE_ALL, DeviceJob, JobOptions, JobType, Progress
+from methodhub.core.jobs.rules import JobRequest
 from methodhub.core.jobs.run import Work
 from methodhub.core.jobs.scheduler import JobLimits, Scheduler
 from methodhub.core.ports import StoreUnavailable
@@ -32,6 +33,13 @@ class FlakyStore(SqlJobStore):
     """A store that is away when the test says so."""
 
     is_away = False
+    asked: Callable[[], None] | None = None
+
+    async def enabled(self, targets: Sequence[Target]) -> dict[Target, bool]:
+        """All but one named `disabled`, and one named `gone`, which is not there."""
+        if self.asked is not None:
+            self.asked()
+        return {target: target.device_id != "disabled" for target in targets if target.device_id != "gone"}
 
     async def record(self, *given: Any) -> dict[str, Progress]:
         self.check()
@@ -59,6 +67,8 @@ class World:
         self.calls: list[tuple[float, Target, MethodRequest]] = []
         self._open: list[tuple[Target, Settle]] = []
         self.updated: list[Target] = []
+        self.knows_absent = False
+        """Whether the work can tell without a call that a device is away."""
         self.limits = JobLimits(**limits)
         self.database = self.run(open_database(None))
         self.store = FlakyStore(self.database)
@@ -66,7 +76,13 @@ class World:
         self.scheduler = self.new_scheduler()
 
     def new_scheduler(self) -> Scheduler:
-        work = Work(self._select, self._invoke, self._method_of, self._update)
+        work = Work(
+            self._select,
+            self._invoke,
+            self._method_of,
+            self._update,
+            lambda target: self.knows_absent and target not in self.online,
+        )
         scheduler = Scheduler(self.store, work, self.clock, self.deadlines, self.limits, Metrics(), lambda: self.online)
         self.jobs.on_change = scheduler.poke
         self.jobs.progress_of = scheduler.progress_of

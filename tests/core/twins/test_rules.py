@@ -116,6 +116,15 @@ def test_a_twin_that_is_created_with_values_is_fresh() -> None:
     assert created(D, {"t": 1}, None, 0.0) == Twin(D, tags={"t": 1})
 
 
+def test_the_etag_is_of_what_back_ends_change() -> None:
+    """[HUB-twin-etag]"""
+    twin = patched(Twin(D), {"a": 1}, None, 0.0)
+    told = reported(twin, {"b": 1}, 0.0)
+    assert told.version > twin.version
+    assert told.etag == twin.etag
+    assert Twin(D).etag != twin.etag != patched(told, {"a": 2}, None, 0.0).etag
+
+
 def test_what_changes_nothing_is_no_change() -> None:
     twin = created(D, {"a": 1}, {"b": 1}, 0.0)
     for update in (TwinUpdate(), TwinUpdate({}, {})):

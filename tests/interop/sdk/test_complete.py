@@ -14,7 +14,7 @@ CONFIGURATIONS = "automatic device management is not part of this hub"
 EXCLUDED = {
     "send_c2d_message": "cloud-to-device messages are not part of this hub",
     "from_connection_string": "every other test begins with it",
-    "from_token_credential": "tests/bearer has it, with a real issuer",
+    "from_token_credential": "tests/interop/limits/test_bearer.py has it, with a real issuer",
     "addConfiguration": CONFIGURATIONS,
     "getConfiguration": CONFIGURATIONS,
     "getConfigurations": CONFIGURATIONS,

@@ -180,7 +180,8 @@ def plan(world: World, where: str) -> str:
 @pytest.mark.parametrize("where", ["deviceId = 'd7'", "STARTSWITH(deviceId, 'd7')", "devices.deviceId IN ['a', 'b']"])
 def test_ids_are_looked_up_in_the_primary_key(world: World, where: str) -> None:
     """[HUB-query-prefix]"""
-    world.fill([stored(f"d{number}") for number in range(50)])
+    world.fill([stored(f"d{number}") for number in range(1000)])
+    world.run(world.database.write(lambda connection: connection.execute(text("ANALYZE"))))
     found = plan(world, where)
     if world.database.dialect == "sqlite":
         assert "SEARCH identities USING" in found and "(device_id" in found, found

@@ -57,87 +57,38 @@ class Operation:
     results: tuple[int, ...] = ()
 
 
-def device_and_module() -> list[Operation]:
-    """What there is for a device, and once more for a module."""
-    found = []
-    for what, devices, twins, schema in (
-        ("Device", "/devices/{device_id}", "/twins/{device_id}", ref("Device")),
-        (
-            "Module",
-            "/devices/{device_id}/modules/{module_id}",
-            "/twins/{device_id}/modules/{module_id}",
-            ref("Module"),
-        ),
-    ):
-        it, calls, twin, update = f"a {what.lower()}", (403, 404, 413, 415, 502, 504), ref("Twin"), ref("TwinUpdate")
-        change: dict[str, Any] = {"body": update, "parameters": (IF_MATCH,), "headers": ETAG}
-        sets: dict[str, Any] = {"body": ref("IdentityUpdate"), "parameters": (IF_MATCH,), "headers": ETAG}
-        found += [
-            Operation(
-                "POST",
-                f"{twins}/methods",
-                f"invoke{what}Method",
-                f"Call a method of {it}",
-                "ServiceConnect",
-                ref("MethodResult"),
-                calls,
-                ref("MethodCall"),
-            ),
-            Operation(
-                "GET", twins, f"get{what}Twin", f"The twin of {it}", "ServiceConnect", twin, (404,), headers=ETAG
-            ),
-            Operation(
-                "PATCH",
-                twins,
-                f"update{what}Twin",
-                f"Merge into the twin of {it}",
-                "ServiceConnect",
-                twin,
-                (404, *WRITES),
-                **change,
-            ),
-            Operation(
-                "PUT",
-                twins,
-                f"replace{what}Twin",
-                f"Replace tags and desired properties of {it}",
-                "ServiceConnect",
-                twin,
-                (404, *WRITES),
-                **change,
-            ),
-            Operation("GET", devices, f"get{what}", f"Read {it}", "RegistryRead", schema, (404,), headers=ETAG),
-            Operation(
-                "PUT",
-                devices,
-                f"put{what}",
-                f"Create {it}; with If-Match update it",
-                "RegistryWrite",
-                schema,
-                (403, 404, *WRITES),
-                **sets,
-            ),
-            Operation(
-                "DELETE",
-                devices,
-                f"delete{what}",
-                f"Delete {it}",
-                "RegistryWrite",
-                None,
-                (404, 412),
-                parameters=(IF_MATCH,),
-            ),
-            Operation(
-                "DELETE",
-                f"{devices}/commands",
-                f"purge{what}Messages",
-                f"Purge the queue of {it}",
-                "ServiceConnect",
-                ref("PurgeResult"),
-                (404,),
-            ),
-        ]
-    return found
+SERVICE, READ, WRITE = "ServiceConnect", "RegistryRead", "RegistryWrite"
+UPDATE: dict[str, Any] = {"body": ref("TwinUpdate"), "parameters": (IF_MATCH,), "headers": ETAG}
+IDENTITY: dict[str, Any] = {"body": ref("IdentityUpdate"), "parameters": (IF_MATCH,), "headers": ETAG}
+CALL_ERRORS = (403, 404, 413, 415, 502, 504)
+
+
+def of_twins(what: str, path: str) -> list[Operation]:
+    """Calls and the twin of a device or module."""
+    it, call, twin, errors = f"a {what.lower()}", ref("MethodCall"), ref("Twin"), (404, *WRITES)
+    merge, replace = f"Merge into the twin of {it}", f"Replace tags and desired properties of {it}"
+    answer = ref("MethodResult")
+    methods = f"{path}/methods"
+    return [
+        Operation("POST", methods, f"invoke{what}Method", f"Call a method of {it}", SERVICE, answer, CALL_ERRORS, call),
+        Operation("GET", path, f"get{what}Twin", f"The twin of {it}", SERVICE, twin, (404,), headers=ETAG),
+        Operation("PATCH", path, f"update{what}Twin", merge, SERVICE, twin, errors, **UPDATE),
+        Operation("PUT", path, f"replace{what}Twin", replace, SERVICE, twin, errors, **UPDATE),
+    ]
+
+
+def of_identities(what: str, path: str) -> list[Operation]:
+    """The identity of a device or module."""
+    it, found, errors = f"a {what.lower()}", ref(what), (403, 404, *WRITES)
+    create, purge = f"Create {it}; with If-Match update it", f"Purge the queue of {it}"
+    delete: dict[str, Any] = {"parameters": (IF_MATCH,)}
+    commands = f"{path}/commands"
+    return [
+        Operation("GET", path, f"get{what}", f"Read {it}", READ, found, (404,), headers=ETAG),
+        Operation("PUT", path, f"put{what}", create, WRITE, found, errors, **IDENTITY),
+        Operation("DELETE", path, f"delete{what}", f"Delete {it}", WRITE, None, (404, 412), **delete),
+        Operation("DELETE", commands, f"purge{what}Messages", purge, SERVICE, ref("PurgeResult"), (404,)),
+    ]
 
 
 REGISTRY = [
@@ -146,7 +97,7 @@ REGISTRY = [
         "/devices",
         "listDevices",
         "List devices in the order of their ids",
-        "RegistryRead",
+        READ,
         array(ref("Device")),
         parameters=(parameter("query", "top", number(1, 1000)),),
     ),
@@ -155,7 +106,7 @@ REGISTRY = [
         "/devices",
         "changeDevices",
         "Create, change or delete up to 100 identities",
-        "RegistryWrite",
+        WRITE,
         ref("BulkResult"),
         (403, 413, 415),
         array(ref("BulkItem"), maxItems=100),
@@ -167,7 +118,7 @@ REGISTRY = [
         "/devices/keys/regenerate",
         "regenerateKeys",
         "Give up to 100 identities new keys",
-        "RegistryWrite",
+        WRITE,
         ref("KeyRegenerationResult"),
         (403, 413, 415),
         ref("KeyRegeneration"),
@@ -178,7 +129,7 @@ REGISTRY = [
         "/devices/{device_id}/modules",
         "listModules",
         "List the modules of a device",
-        "RegistryRead",
+        READ,
         array(ref("Module")),
         (404,),
     ),
@@ -187,22 +138,20 @@ REGISTRY = [
         "/devices/query",
         "query",
         "Ask for devices, modules or device jobs",
-        "ServiceConnect",
+        SERVICE,
         ROWS,
         (408, 413, 415),
         ref("Query"),
         PAGE,
         PAGED,
     ),
-    Operation(
-        "GET", "/statistics/devices", "deviceStatistics", "Count devices", "RegistryRead", ref("DeviceStatistics")
-    ),
+    Operation("GET", "/statistics/devices", "deviceStatistics", "Count devices", READ, ref("DeviceStatistics")),
     Operation(
         "GET",
         "/statistics/service",
         "serviceStatistics",
         "Count connected devices",
-        "RegistryRead",
+        READ,
         ref("ServiceStatistics"),
     ),
 ]
@@ -213,7 +162,7 @@ COMMANDS = [
         f"/digitaltwins/{{device_id}}{component}/commands/{{name}}",
         f"invoke{what}Command",
         summary,
-        "ServiceConnect",
+        SERVICE,
         {},
         (403, 404, 413, 415, 502, 504),
         {},
@@ -232,18 +181,18 @@ JOBS = [
         "/jobs/v2/{job_id}",
         "createJob",
         "Start a job on every device that matches",
-        "ServiceConnect",
+        SERVICE,
         {"anyOf": [ref("Job"), ref("DryRun")]},
         (403, *WRITES),
         ref("JobRequest"),
     ),
-    Operation("GET", "/jobs/v2/{job_id}", "getJob", "A job and how far it is", "ServiceConnect", ref("Job"), (404,)),
+    Operation("GET", "/jobs/v2/{job_id}", "getJob", "A job and how far it is", SERVICE, ref("Job"), (404,)),
     Operation(
         "POST",
         "/jobs/v2/{job_id}/cancel",
         "cancelJob",
         "Cancel a job, also one that runs",
-        "ServiceConnect",
+        SERVICE,
         ref("Job"),
         (404, 412, 413, 415),
     ),
@@ -252,8 +201,8 @@ JOBS = [
         "/jobs/v2/{job_id}/progress",
         "watchJob",
         "A job as server-sent events until it ends",
-        "ServiceConnect",
-        text(),
+        SERVICE,
+        ref("JobEvent"),
         (404,),
         media_type=EVENTS,
     ),
@@ -262,32 +211,39 @@ JOBS = [
         "/jobs/v2/query",
         "listJobs",
         "Jobs, page by page; azure-iot-hub gets an object instead",
-        "ServiceConnect",
+        SERVICE,
         {"oneOf": [array(ref("Job")), ref("JobPage")]},
         parameters=(parameter("query", "jobType", text()), parameter("query", "jobStatus", text()), *PAGE),
         headers=PAGED,
     ),
-    Operation("GET", "/jobs", "listImportJobs", "Import and export jobs: none", "ServiceConnect", array({})),
+    Operation("GET", "/jobs", "listImportJobs", "Import and export jobs: none", SERVICE, array({})),
     Operation(
         "POST",
         "/jobs/create",
         "createImportJob",
         "Refused: there is no blob storage",
-        "ServiceConnect",
+        SERVICE,
         None,
         (413, 415),
     ),
-    Operation("GET", "/jobs/{job_id}", "getImportJob", "Not found: there is none", "ServiceConnect", None, (404,)),
-    Operation(
-        "DELETE", "/jobs/{job_id}", "cancelImportJob", "Not found: there is none", "ServiceConnect", None, (404,)
-    ),
+    Operation("GET", "/jobs/{job_id}", "getImportJob", "Not found: there is none", SERVICE, None, (404,)),
+    Operation("DELETE", "/jobs/{job_id}", "cancelImportJob", "Not found: there is none", SERVICE, None, (404,)),
 ]
 
 PROBES = [
-    Operation("GET", "/metrics", "metrics", "Prometheus text", "ServiceConnect", text(), media_type=PLAIN),
+    Operation("GET", "/metrics", "metrics", "Prometheus text", SERVICE, text(), media_type=PLAIN),
     Operation("GET", "/health/live", "live", "The process answers", "", {"type": "object"}),
     Operation("GET", "/health/ready", "ready", "Every listener accepts; else 503", "", {"type": "object"}),
     Operation("GET", "/openapi.json", "openapi", "This document", "", {"type": "object"}),
 ]
 
-OPERATIONS = [*device_and_module(), *REGISTRY, *COMMANDS, *JOBS, *PROBES]
+OPERATIONS = [
+    *of_twins("Device", "/twins/{device_id}"),
+    *of_twins("Module", "/twins/{device_id}/modules/{module_id}"),
+    *of_identities("Device", "/devices/{device_id}"),
+    *of_identities("Module", "/devices/{device_id}/modules/{module_id}"),
+    *REGISTRY,
+    *COMMANDS,
+    *JOBS,
+    *PROBES,
+]

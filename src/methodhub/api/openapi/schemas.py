@@ -271,6 +271,11 @@ JOBS: dict[str, Schema] = {
         deviceCount=number(0),
         deviceIds=array(text(), description="the first of the devices that it would be"),
     ),
+    "JobEvent": record(
+        "event data",
+        event=one_of("progress", "end"),
+        data=text("the job in JSON, without cloudToDeviceMethod and updateTwin"),
+    ),
     "JobPage": record("type items", type=text(), items=array(ref("Job")), continuationToken=text()),
 }
 

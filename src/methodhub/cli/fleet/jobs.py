@@ -63,6 +63,10 @@ MinimumSuccess = Annotated[
     float | None,
     typer.Option(min=0, max=1, metavar="SHARE", help="Go on to the rest only if this share of the first succeeded."),
 ]
+AbortMinimum = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Look at that share only when so many ended. Default: 10."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell which devices it would be.")]
 OwnId = Annotated[str | None, typer.Option("--id", metavar="ID", help="Id of the job. Default: one is made up.")]
 Wait = Annotated[
@@ -90,6 +94,7 @@ def job_run(
     retry_backoff: RetryBackoff = None,
     retry_on: RetryOn = None,
     abort_threshold: AbortThreshold = None,
+    abort_minimum: AbortMinimum = None,
     first: First = None,
     minimum_success: MinimumSuccess = None,
     dry_run: DryRun = False,
@@ -103,6 +108,7 @@ def job_run(
     body |= work_of(method, payload, response_timeout, update_twin)
     body |= present({"startTime": None if at is None else start_time(at), "maxExecutionTimeInSeconds": seconds})
     body |= present({"rate": rate, "concurrency": concurrency, "abortThreshold": abort_threshold})
+    body |= present({"abortMinimum": abort_minimum})
     body |= present({"retry": present({"count": retry, "backoffSeconds": retry_backoff, "on": retry_on})})
     body |= present({"rollout": present({"first": first, "minimumSuccess": minimum_success})})
     if dry_run:
@@ -221,7 +227,7 @@ def job_list(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the jobs, the newest first."""
+    """List the jobs, in the order of their ids."""
     query = {"jobStatus": status} if status else {}
 
     async def work(hub: Hub) -> list[Job]:

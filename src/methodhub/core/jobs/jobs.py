@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from methodhub.core.clock import Clock
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
-from methodhub.core.jobs.model import BEFORE_ALL, Job, JobOptions, JobStatus, JobType, Progress, first_status
+from methodhub.core.jobs.model import BEFORE_ALL, Job, JobStatus, JobType, Progress, first_status
 from methodhub.core.jobs.rules import (
+    JobRequest,
+    Matching,
     argument_invalid,
-    check_condition,
-    check_execution_seconds,
-    check_job_id,
-    check_options,
+    check,
     condition_failed,
     job_already_exists,
     job_not_found,
@@ -28,28 +27,6 @@ SHOWN = 100
 """Ids that a dry run names."""
 
 WATCHERS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class JobRequest:
-    """What a back end asks for. `start_time`: seconds since 1970, None for now. `work`: JSON as it was written."""
-
-    job_id: str
-    type: JobType
-    condition: str
-    start_time: float | None
-    max_execution_seconds: int
-    work: bytes
-    options: JobOptions
-    dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Matching:
-    """Whom a job would call: how many, and the first of them."""
-
-    count: int
-    first: tuple[Target, ...]
 
 
 class Jobs:
@@ -167,10 +144,3 @@ class Jobs:
         """The job as it is: from memory if it runs here. Raises 404002."""
         progress = self.progress_of(job.job_id)
         return await self.get(job.job_id) if progress is None else replace(job, progress=progress)
-
-
-def check(request: JobRequest) -> None:
-    check_job_id(request.job_id)
-    check_condition(request.condition)
-    check_execution_seconds(request.max_execution_seconds)
-    check_options(request.options)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from methodhub.core.errors import ErrorCode, HubError
-from methodhub.core.jobs.model import JobOptions
+from methodhub.core.identity import Target
+from methodhub.core.jobs.model import JobOptions, JobType
 
 JOB_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 JOB_ID_RULE = "1 to 64 ASCII letters, digits and dashes"
@@ -14,6 +16,28 @@ DEFAULT_EXECUTION = 3_600
 LONGEST_EXECUTION = 30 * 86_400
 LATEST_START = 253_370_764_800.0
 """The year 9999."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a back end asks for. `start_time`: seconds since 1970, None for now. `work`: JSON as it was written."""
+
+    job_id: str
+    type: JobType
+    condition: str
+    start_time: float | None
+    max_execution_seconds: int
+    work: bytes
+    options: JobOptions
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Whom a job would call: how many, and the first of them."""
+
+    count: int
+    first: tuple[Target, ...]
 
 
 def argument_invalid(text: str) -> HubError:
@@ -39,6 +63,14 @@ def condition_failed(error: HubError) -> str:
     if error.code is ErrorCode.ArgumentInvalid:
         return f"SQL query parse failed: {error.message}"
     return error.message
+
+
+def check(request: JobRequest) -> None:
+    """Raises 400004."""
+    check_job_id(request.job_id)
+    check_condition(request.condition)
+    check_execution_seconds(request.max_execution_seconds)
+    check_options(request.options)
 
 
 def check_job_id(job_id: str) -> None:

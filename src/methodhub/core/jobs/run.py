@@ -35,6 +35,8 @@ from methodhub.core.jobs.model import (
 )
 from methodhub.core.jobs.pace import Pace
 from methodhub.core.jobs.rules import condition_failed
+from methodhub.core.methods import not_online
+from methodhub.core.registry.rules import device_not_found, module_not_found
 
 if TYPE_CHECKING:
     from methodhub.core.jobs.scheduler import Scheduler
@@ -67,11 +69,14 @@ class Work:
         invoke: Callable[[Target, MethodRequest, Settle], object],
         method_of: Callable[[bytes], MethodRequest],
         update_twins: Callable[[Sequence[Target], bytes], Awaitable[Sequence[HubError | None]]],
+        is_absent: Callable[[Target], bool],
     ) -> None:
         self.select = select
         self.invoke = invoke
         self.method_of = method_of
         self.update_twins = update_twins
+        self.is_absent = is_absent
+        """Whether nobody can hold a connection of the target: a call would end with 404103, and cost more."""
 
 
 class JobRun:
@@ -204,9 +209,7 @@ class JobRun:
             self.take(await self._store.give_up(job.job_id, condition_failed(error)))
             return True
         last = len(targets) < CHUNK
-        progress = await self._store.select(job, self._cursor, targets, last, self._clock.wall())
-        if targets:
-            self._cursor = targets[-1]
+        progress, self._cursor = await self._store.select(job, self._cursor, targets, last, self._clock.wall())
         self.take(progress)
         self.feed()
         return True
@@ -284,15 +287,38 @@ class JobRun:
 
         async def call(node_id: str, leases: list[Lease]) -> list[Lease]:
             scheduler = self._scheduler
+            work = scheduler.work
+            absent = await self._absent([lease.target for lease in leases if work.is_absent(lease.target)])
             for number, lease in enumerate(leases):
                 if number % TURN == 0 and number:
                     await asyncio.sleep(0)  # [HUB-job-fair] single calls and other jobs have their turn
                     if not scheduler.node.is_sure or scheduler.stopping:
                         return leases[number:]
-                scheduler.work.invoke(lease.target, request, partial(self._settled, node_id, lease))
+                error = absent.get(lease.target)
+                # Asked again: it may have come while the store was asked, and its notice found nothing that waits.
+                if error is not None and work.is_absent(lease.target):
+                    self._settled(node_id, lease, error)
+                else:
+                    work.invoke(lease.target, request, partial(self._settled, node_id, lease))
             return []
 
         return call
+
+    async def _absent(self, targets: list[Target]) -> dict[Target, HubError]:
+        """What a call of each would come to."""
+        if not targets:
+            return {}
+        asked = {*targets, *(target.device for target in targets)}
+        enabled = await self._scheduler.patience.persist(partial(self._store.enabled, list(asked)))
+        away = not_online(0)
+        return {
+            target: away
+            if enabled.get(target) and enabled.get(target.device)
+            else module_not_found(target)
+            if enabled.get(target.device) and target not in enabled
+            else device_not_found(target)
+            for target in targets
+        }
 
     async def _twin_updates(self, node_id: str, leases: list[Lease]) -> list[Lease]:
         for start in range(0, len(leases), TWIN_BATCH):

@@ -201,6 +201,8 @@ class Scheduler:
             begun = await self.store.begin(job.job_id, now)
             if begun is not None or job.progress.status is JobStatus.RUNNING:
                 self._run(job, begun or job.progress)
+            else:
+                self._look_again = True  # another node began it meanwhile, or it was cancelled
         start = await self.store.next_start(now)
         if self._start_alarm is not None:
             self._start_alarm.cancel_deadline()

@@ -34,5 +34,7 @@ class Twin:
 
     @property
     def etag(self) -> str:
-        """`AAAAAAAAAAE=` for a fresh twin (`wire/service.md` 6)."""
-        return base64.b64encode(self.version.to_bytes(8, "big")).decode()
+        """`AAAAAAAAAAE=` for a fresh twin (`wire/service.md` 6). [HUB-twin-etag] What the device reports leaves it as
+        it is: a back end would never get through to a busy one."""
+        changes = self.version - self.reported.version + FRESH_VERSION
+        return base64.b64encode(changes.to_bytes(8, "big")).decode()

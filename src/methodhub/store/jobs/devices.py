@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Double, Integer, LargeBinary, Text, bindparam, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Double, Integer, LargeBinary, Text, bindparam, func, insert, select, update
 
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
@@ -25,9 +25,12 @@ from methodhub.store.jobs.rows import (
     device_key,
     progress_of,
 )
-from methodhub.store.tables import device_jobs, jobs
+from methodhub.store.tables import device_jobs, identities, jobs
+from methodhub.store.twins import of_targets
 
 GET_PROGRESS = select(*PROGRESS).where(OF_JOB)
+CURSOR: tuple[Any, ...] = (JOB.selected_device_id, JOB.selected_module_id)
+GET_CURSOR = GET_PROGRESS.add_columns(*CURSOR)
 MOVE_CURSOR = (
     update(jobs)
     .where(
@@ -108,13 +111,8 @@ END = (
         error_description=func.coalesce(DEVICE.error_description, bindparam("text", type_=Text)),
     )
 )
-AWAITED = (
-    PENDING,
-    DEVICE.not_before >= WAITING,
-    tuple_(DEVICE.device_id, DEVICE.module_id).in_(bindparam("targets", expanding=True)),
-)
-ANY_AWAITED = select(DEVICE.job_id).where(*AWAITED).limit(1)
-WAKE = update(device_jobs).where(*AWAITED).values(not_before=bindparam("now")).returning(DEVICE.job_id)
+AWAITED = (PENDING, DEVICE.not_before >= WAITING)
+WAKE = update(device_jobs).where(*DEVICE_KEY, *AWAITED).values(not_before=bindparam("now"))
 
 
 class DeviceRows:
@@ -122,8 +120,14 @@ class DeviceRows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        awaited = select(DEVICE.job_id, DEVICE.device_id, DEVICE.module_id).where(*AWAITED)
+        self._awaited = of_targets(awaited, device_jobs, database.targets)
+        enabled = select(identities.c.device_id, identities.c.module_id, identities.c.enabled)
+        self._enabled = of_targets(enabled, identities, database.targets)
 
-    async def select(self, job: Job, after: Target, targets: Sequence[Target], last: bool, now: float) -> Progress:
+    async def select(
+        self, job: Job, after: Target, targets: Sequence[Target], last: bool, now: float
+    ) -> tuple[Progress, Target]:
         end = targets[-1] if targets else after
         cursor = {
             "job": job.job_id,
@@ -135,14 +139,15 @@ class DeviceRows:
             "more": not last,
         }
 
-        def work(connection: Connection) -> Progress:
+        def work(connection: Connection) -> tuple[Progress, Target]:
             row = connection.execute(MOVE_CURSOR, cursor).one_or_none()
             if row is None:
-                return _progress(connection, job.job_id)
+                row = connection.execute(GET_CURSOR, {"job": job.job_id}).one()
+                return progress_of(row), Target(row.selected_device_id, row.selected_module_id)
             if targets:
                 first = row.device_count - len(targets)
                 connection.execute(ADD, [new_row(job, target, first + n, now) for n, target in enumerate(targets)])
-            return progress_of(row)
+            return progress_of(row), end
 
         return await self._database.write(work)
 
@@ -212,14 +217,15 @@ class DeviceRows:
         return await self._database.write(work)
 
     async def wake(self, targets: Sequence[Target], now: float) -> set[str]:
-        ids = [tuple(target) for target in targets]
-        if not ids or not await self._database.rows(ANY_AWAITED, {"targets": ids}):
-            return set()
+        found = await self._database.rows(self._awaited, self._database.parameters_of(targets))
+        if found:
+            keys = [device_key(row.job_id, Target(row.device_id, row.module_id)) | {"now": now} for row in found]
+            await self._database.execute(WAKE, keys)
+        return {row.job_id for row in found}
 
-        def work(connection: Connection) -> set[str]:
-            return set(connection.execute(WAKE, {"targets": ids, "now": now}).scalars())
-
-        return await self._database.write(work)
+    async def enabled(self, targets: Sequence[Target]) -> dict[Target, bool]:
+        rows = await self._database.rows(self._enabled, self._database.parameters_of(targets))
+        return {Target(row.device_id, row.module_id): row.enabled for row in rows}
 
 
 def _progress(connection: Connection, job_id: str) -> Progress:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, tuple_, update
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.expression import bindparam
-from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import Double
+from sqlalchemy import Connection, Double, bindparam, delete, func, insert, or_, select, tuple_, update
 
 from methodhub.core.identity import Target
 from methodhub.core.jobs.model import (
@@ -27,24 +22,6 @@ from methodhub.store.database import Database
 from methodhub.store.jobs.devices import GET_PROGRESS, DeviceRows
 from methodhub.store.jobs.rows import DEVICE, JOB, OF_JOB, PROGRESS, RUNNING, device_job_of, job_of, progress_of, row_of
 from methodhub.store.tables import device_jobs, jobs, nodes
-
-
-class database_time(FunctionElement[float]):  # noqa: N801 - a function of SQL
-    """Seconds since 1970 by the database's own clock."""
-
-    type = Double()
-    inherit_cache = True
-
-
-@compiles(database_time, "sqlite")
-def _sqlite_time(element: database_time, compiler: SQLCompiler, **options: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
-
-
-@compiles(database_time)
-def _time(element: database_time, compiler: SQLCompiler, **options: Any) -> str:
-    return "extract(epoch FROM clock_timestamp())::double precision"
-
 
 NOT_BEGUN = JOB.status.in_([JobStatus.QUEUED.value, JobStatus.SCHEDULED.value])
 IS_RUNNING = JOB.status == JobStatus.RUNNING.value
@@ -92,17 +69,7 @@ DEVICES = (
 )
 
 FORGET_ALL = delete(nodes)
-ENROLL = insert(nodes).values(
-    node_id=bindparam("node"), alive_until=database_time() + bindparam("seconds", type_=Double)
-)
-RENEW = (
-    update(nodes)
-    .where(nodes.c.node_id == bindparam("node"))
-    .values(alive_until=database_time() + bindparam("seconds", type_=Double))
-)
 RETIRE = delete(nodes).where(nodes.c.node_id == bindparam("node"))
-BURY = delete(nodes).where(nodes.c.alive_until < database_time())
-LIVE_NODES = select(nodes.c.node_id).where(nodes.c.alive_until > database_time() + bindparam("left", type_=Double))
 ORPHANS = (
     select(DEVICE.job_id, DEVICE.device_id, DEVICE.module_id, DEVICE.attempts, DEVICE.lease_node, JOB.type)
     .join_from(device_jobs, jobs, JOB.job_id == DEVICE.job_id)
@@ -126,6 +93,13 @@ class SqlJobStore(DeviceRows):
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._insert = database.insert(jobs).on_conflict_do_nothing()
+        until = database.now + bindparam("seconds", type_=Double)
+        self._enroll = insert(nodes).values(node_id=bindparam("node"), alive_until=until)
+        self._renew = update(nodes).where(nodes.c.node_id == bindparam("node")).values(alive_until=until)
+        self._live_nodes = select(nodes.c.node_id).where(
+            nodes.c.alive_until > database.now + bindparam("left", type_=Double)
+        )
+        self._bury = delete(nodes).where(nodes.c.alive_until < database.now)
 
     # --- jobs ----------------------------------------------------------------------------------------------------
 
@@ -213,21 +187,21 @@ class SqlJobStore(DeviceRows):
         def work(connection: Connection) -> None:
             if alone:
                 connection.execute(FORGET_ALL)
-            connection.execute(ENROLL, {"node": node_id, "seconds": seconds})
+            connection.execute(self._enroll, {"node": node_id, "seconds": seconds})
 
         await self._database.write(work)
 
     async def renew(self, node_id: str, seconds: float) -> bool:
-        return await self._database.execute(RENEW, {"node": node_id, "seconds": seconds}) == 1
+        return await self._database.execute(self._renew, {"node": node_id, "seconds": seconds}) == 1
 
     async def retire(self, node_id: str) -> None:
         await self._database.execute(RETIRE, {"node": node_id})
 
     async def bury(self) -> int:
-        return await self._database.execute(BURY, {})
+        return await self._database.execute(self._bury, {})
 
     async def live_nodes(self, left: float) -> set[str]:
-        rows = await self._database.rows(LIVE_NODES, {"left": left})
+        rows = await self._database.rows(self._live_nodes, {"left": left})
         return {row.node_id for row in rows}
 
     async def orphans(self, limit: int) -> list[Orphan]:

@@ -79,8 +79,8 @@ def _section(documents: Documents, name: str, steps: tuple[str, ...]) -> Value:
 
 
 def _etag() -> Value:
-    """Base64 of the version's eight bytes (`core/twins/model.py`): 64 bits in ten letters of six and one of four."""
-    version = func.coalesce(TWIN.version, FRESH_VERSION, type_=BigInteger)
+    """Base64 of eight bytes (`core/twins/model.py`): 64 bits in ten letters of six and one of four."""
+    version = func.coalesce(TWIN.version - TWIN.reported_version + FRESH_VERSION, FRESH_VERSION, type_=BigInteger)
     sextets = [version.bitwise_rshift(literal(58 - 6 * at, Integer)).bitwise_and(63) for at in range(10)]
     sextets.append(version.bitwise_and(15).bitwise_lshift(literal(2, Integer)))
     letters = [func.substr(BASE64, cast(sextet + 1, Integer), 1, type_=Text) for sextet in sextets]

@@ -167,7 +167,9 @@ def compared_with_null(operator: str, value: Value) -> ColumnElement[bool]:
 
 
 def one_of(documents: Documents, value: Value, choices: Iterable[Constant]) -> ColumnElement[bool]:
-    """`x IN [a, b]` is `x = a OR x = b`."""
+    """`x IN [a, b]` is `x = a OR x = b`. [HUB-query-types] What x can never be compared with makes that undefined,
+    unless x is one of the others."""
+    choices = list(choices)
     constants = [each for each in choices if isinstance(each, str | float | bool)]
     groups: list[tuple[ColumnElement[Any] | None, list[Any]]] = [
         (value.text, [without_nul(each) for each in constants if isinstance(each, str)]),
@@ -176,9 +178,19 @@ def one_of(documents: Documents, value: Value, choices: Iterable[Constant]) -> C
         (value.time, [at for each in constants if isinstance(each, str) and (at := microseconds_of(each)) is not None]),
     ]
     outcomes: list[ColumnElement[bool]] = [one.in_(some) for one, some in groups if one is not None and some]
+    if not all(each is None or is_comparable(value, each) for each in choices):
+        outcomes.append(NO_BOOLEAN)
     if any(each is None for each in choices):
         outcomes.append(compared_with_null("=", value))
     return balanced(outcomes, is_or=True) if outcomes else NO_BOOLEAN
+
+
+def is_comparable(value: Value, constant: Constant) -> bool:
+    if isinstance(constant, str):
+        return value.text is not None or (value.time is not None and microseconds_of(constant) is not None)
+    if isinstance(constant, bool):
+        return value.boolean is not None
+    return isinstance(constant, float) and value.number is not None
 
 
 def first_of(outcomes: list[ColumnElement[bool]]) -> ColumnElement[bool]:
