@@ -77,8 +77,8 @@ MEANINGS: dict[ErrorCode, str] = {
     "value in UTF-8, too large, or with a status that is no 32-bit integer.",
     ErrorCode.ServiceUnavailable: "The hub is stopping, or a part of it is away. The call did not reach the device; "
     "it is safe to repeat it.",
-    ErrorCode.ConnectionUnavailable: "A part of the hub is away, so that it cannot tell whether the device is connected. "
-    "The call did not reach the device; it is safe to repeat it.",
+    ErrorCode.ConnectionUnavailable: "A part of the hub is away, so that it cannot tell whether the device is "
+    "connected. The call did not reach the device; it is safe to repeat it.",
     ErrorCode.GatewayTimeout: "The device received the call and did not answer within the response timeout. It may "
     "have acted; ask it before you repeat the call.",
 }
