@@ -177,7 +177,7 @@ def test_20_000_waiting_calls_end_at_their_time(tmp_path: Path) -> None:
     """[HUB-connect-timeout] On real time."""
     with RunningHub(tmp_path / "hub") as hub:
         ends = hub.run(wait_together(hub))
-        assert hub.on_loop(lambda: (len(hub.hub.methods.open), len(hub.hub.bus._waiters))) == (0, 0)
+        assert hub.on_loop(lambda: (len(hub.hub.methods.open), len(hub.hub.bus.waiters.targets()))) == (0, 0)
     early = [timeout - seconds for timeout, seconds in ends]
     assert len(early) == WAITING_CALLS
     assert max(early) < 0.3
