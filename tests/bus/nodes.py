@@ -33,7 +33,7 @@ class Cluster:
         self,
         name: str,
         *,
-        server: Server | None = None,
+        server: Server | tuple[Server, ...] | None = None,
         clock: Clock | None = None,
         missed: Callable[[], None] = lambda: None,
         prefix: str = "methodhub",
@@ -46,7 +46,8 @@ class Cluster:
         background.run_clock()
         self.live.add(name)
         around = Surroundings(clock, deadlines, Metrics(), self.live_nodes, self.next_generation, missed)
-        bus = NatsBus((server or self.server,), name, around, prefix, open_calls)
+        server = server or self.server
+        bus = NatsBus(server if isinstance(server, tuple) else (server,), name, around, prefix, open_calls)
         try:
             await bus.start(patience)
             yield bus

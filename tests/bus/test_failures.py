@@ -11,7 +11,7 @@ from tests.bus.nodes import Cluster
 from tests.bus.peers import LIMIT, Caller, D, Device, asked_in_vain, until
 from tests.bus.proxy import Proxy
 from tests.clock import ManualClock
-from tests.nats_server import RunningNats
+from tests.nats_server import RunningNats, pair
 
 NONE, M = Target("none"), Target("d", "m")
 
@@ -270,3 +270,24 @@ async def test_a_call_without_an_answer_ends_in_time(runner: asyncio.Runner, nat
         device.settle("silent")
         assert await Caller(b, "none", NONE).end() == "not claimed"
         assert b._around.metrics.late_answers == 1
+
+
+async def test_a_server_of_several_is_lost(runner: asyncio.Runner) -> None:
+    """Nodes that were on it go to another; the others' calls to them wait, and none is handed over twice."""
+    with pair() as (first, second):
+        cluster = Cluster(first.server)
+        async with (
+            cluster.node("a", server=(first.server, second.server)) as a,
+            cluster.node("b", server=(second.server, first.server)) as b,
+        ):
+            device = Device("d1", holds=True)
+            await b.claim(D, device.answer, device.lose)
+            before = Caller(a, "before")
+            await device.has("before")
+            second.end()
+            device.holds = False
+            assert await Caller(a, "after").end() == "d1"
+            assert (a.epoch, b.epoch) == (1, 2)
+            device.settle("before")
+            assert await before.end() == "d1"  # its node has not lost it
+            assert max(device.handed.values()) == 1

@@ -111,9 +111,7 @@ def test_a_claim_that_is_lost_to_another_node_ends_the_connection(world: World) 
     told: list[tuple[Callable[[], None], int | None]] = []
     claim = world.table.bus.claim
 
-    async def spied(
-        target: Target, answer: Answer, lost: Callable[[], None], generation: int | None = None
-    ) -> Claim:
+    async def spied(target: Target, answer: Answer, lost: Callable[[], None], generation: int | None = None) -> Claim:
         told.append((lost, generation))
         return await claim(target, answer, lost, generation)
 
