@@ -286,6 +286,7 @@ async def test_a_server_of_several_is_lost(runner: asyncio.Runner) -> None:
             await device.has("before")
             second.end()
             device.holds = False
+            await until(lambda: b.epoch == 2 and b.is_complete)
             assert await Caller(a, "after").end() == "d1"
             assert (a.epoch, b.epoch) == (1, 2)
             device.settle("before")
