@@ -45,7 +45,12 @@ class _Side(asyncio.Protocol):
 
     def pass_on(self) -> None:
         held = self.proxy.holds_down if self.is_down else self.proxy.holds_up
-        if not held and self.kept and self.other is not None and self.other.transport is not None:
+        if self.other is None or self.other.transport is None or held:
+            return
+        if self.other.transport.is_closing():
+            assert self.transport is not None
+            self.transport.abort()
+        elif self.kept:
             if not self.is_down:
                 self.proxy.went_up += self.kept
             self.other.transport.write(self.kept)
