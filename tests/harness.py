@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import uvloop
 
+from methodhub.bus.local import LocalBus
 from methodhub.config import Settings
 from methodhub.core.clock import Clock
 from methodhub.iothub.sas import build_token
@@ -186,6 +187,12 @@ class RunningHub:
             params={"api-version": API_VERSION},
             timeout=PATIENCE,
         )
+
+
+def local_bus(hub: RunningHub) -> LocalBus:
+    bus = hub.hub.bus
+    assert isinstance(bus, LocalBus)
+    return bus
 
 
 class Program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -103,6 +104,12 @@ class MemoryIdentityStore:
             del self._devices[device_id]
         return gone
 
+    async def disconnect_dead(self, now: float) -> None:
+        raise NotImplementedError("of a double")
+
+    async def connected_devices(self) -> int:
+        return sum(each.connected for family in self._devices.values() for name, each in family.items() if not name)
+
     async def page_devices(self, after: str, limit: int) -> list[Identity]:
         following = sorted(device_id for device_id in self._devices if device_id > after)
         return [self._devices[device_id][""] for device_id in following[:limit]]
@@ -165,6 +172,9 @@ class MemoryHubStore:
 
     def __init__(self, tables: MemoryTables) -> None:
         self._tables = tables
+
+    async def next_generation(self) -> int:
+        return time.monotonic_ns()
 
     async def policies(self) -> list[Policy]:
         """In the order of their names."""

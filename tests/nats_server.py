@@ -5,9 +5,12 @@ from __future__ import annotations
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -83,3 +86,13 @@ class RunningNats:
     def __exit__(self, *_: object) -> None:
         self.end()
         shutil.rmtree(self._directory)
+
+
+@contextmanager
+def pair() -> Iterator[tuple[RunningNats, RunningNats]]:
+    """Two servers that are one NATS."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        ports = one.getsockname()[1], two.getsockname()[1]
+    text = 'cluster {{ name: "pair", listen: "127.0.0.1:{}", routes: ["nats://127.0.0.1:{}"] }}'
+    with RunningNats(text.format(*ports)) as first, RunningNats(text.format(*reversed(ports))) as second:
+        yield first, second

@@ -33,9 +33,12 @@ class Cluster:
         self,
         name: str,
         *,
-        server: Server | None = None,
+        server: Server | tuple[Server, ...] | None = None,
         clock: Clock | None = None,
         missed: Callable[[], None] = lambda: None,
+        prefix: str = "methodhub",
+        open_calls: int = 100_000,
+        patience: float = 5.0,
     ) -> AsyncIterator[NatsBus]:
         clock = clock or SystemClock()
         deadlines = Deadlines(clock.monotonic())
@@ -43,11 +46,12 @@ class Cluster:
         background.run_clock()
         self.live.add(name)
         around = Surroundings(clock, deadlines, Metrics(), self.live_nodes, self.next_generation, missed)
-        bus = NatsBus((server or self.server,), name, around)
-        await bus.start()
+        server = server or self.server
+        bus = NatsBus(server if isinstance(server, tuple) else (server,), name, around, prefix, open_calls)
         try:
+            await bus.start(patience)
             yield bus
-        finally:
             await bus.stop()
+        finally:
             self.live.discard(name)
             background.stop()

@@ -139,7 +139,7 @@ def test_a_node_is_killed(cluster: Cluster) -> None:
 def test_a_job_goes_on_when_a_node_is_killed(
     stack: ExitStack, tmp_path: Path, database: PostgresServer, nats: RunningNats
 ) -> None:
-    """[HUB-job-lease] [HUB-job-once] Each device gets one outcome, and no device is called twice: what the dead node may
+    """[HUB-job-lease] [HUB-job-once] Each device gets one outcome, and none is called twice: what the dead node may
     have handed over is told as such."""
     flags = ("--set", "job_concurrency=10")
     cluster = stack.enter_context(Cluster(tmp_path, database.fresh(), [nats.url], 3, *flags))

@@ -197,6 +197,7 @@ async def test_calls_at_once_find_their_own_outcomes(bus: Bus, runner: asyncio.R
     calls = [Call(bus, request=MethodRequest(f"m{number}", None, 5, 0)) for number in range(20)]
     for _ in range(20):
         while not claimant.taken:
+            claimant.came.clear()
             await claimant.came.wait()
         request, settle = claimant.taken.pop()
         settle(MethodResult(int(request.method_name[1:]), b""))

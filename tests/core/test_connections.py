@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -76,7 +76,9 @@ def test_a_claim_that_comes_after_the_end_is_released() -> None:
             self.claimed = asyncio.Event()
             self.released = 0
 
-        async def claim(self, target: Target, answer: Answer) -> Claim:
+        async def claim(
+            self, target: Target, answer: Answer, lost: Callable[[], None], generation: int | None = None
+        ) -> Claim:
             await self.claimed.wait()
             return self
 
@@ -102,6 +104,27 @@ def test_a_claim_that_comes_after_the_end_is_released() -> None:
         world.run(end_meanwhile())
         assert bus.released == 1
         assert device.attachment._claim is None
+
+
+def test_a_claim_that_is_lost_to_another_node_ends_the_connection(world: World) -> None:
+    """[HUB-takeover] As a newer connection here would; the claim carries the connection's generation."""
+    told: list[tuple[Callable[[], None], int | None]] = []
+    claim = world.table.bus.claim
+
+    async def spied(target: Target, answer: Answer, lost: Callable[[], None], generation: int | None = None) -> Claim:
+        told.append((lost, generation))
+        return await claim(target, answer, lost, generation)
+
+    world.table.bus.claim = spied  # type: ignore[method-assign]
+    device = world.connect(D, ALL)
+    caller = world.call(D)
+    ((lost, generation),) = told
+    assert generation is None
+    lost()
+    assert device.closed == [CloseReason.TAKEN_OVER]
+    assert caller.code == 400027
+    assert world.table.get(D) is None
+    assert world.call(D).code == 404103
 
 
 def test_an_ended_or_unsubscribed_connection_declines(world: World) -> None:

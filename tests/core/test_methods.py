@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from methodhub.core.calls import MethodRequest, Outcome
 from methodhub.core.identity import Identity, Target
-from methodhub.core.ports import CloseReason, TargetRevoked
+from methodhub.core.ports import NOT_CLAIMED, CloseReason, NotClaimed, TargetRevoked
 from tests.rooms.world import ALL, World
 
 D = Target("d")
@@ -34,6 +35,30 @@ def test_a_connected_target_is_called_without_the_store(world: World) -> None:
     device = world.connect(D, ALL)
     world.registry._store = None  # type: ignore[assignment]
     caller = world.call(D)
+    device.answer()
+    assert caller.code == 0
+
+
+def test_a_claim_while_the_bus_still_looks_is_not_missed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bus may have looked before it was made, and tell so after it."""
+
+    class Looking:
+        def cancel(self) -> None: ...
+
+    settles: list[Callable[[Outcome | NotClaimed], None]] = []
+
+    def look(_: Target, __: MethodRequest, settle: Callable[[Outcome | NotClaimed], None]) -> Looking:
+        settles.append(settle)
+        return Looking()
+
+    world.create(D)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.bus, "call", look)
+        caller = world.call(D, connect=20)
+        device = world.connect(D, ALL)
+    (settle,) = settles
+    assert not device.delivered
+    settle(NOT_CLAIMED)
     device.answer()
     assert caller.code == 0
 

@@ -23,7 +23,7 @@ def world() -> Iterator[World]:
 
 @pytest.fixture
 def presence(world: World) -> Presence:
-    presence = Presence(world.table, world.store, world.clock)
+    presence = Presence(world.table, world.store, world.clock, str)
     world.table.on_change = presence.changed
     return presence
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from methodhub.net.stream import Stream
-from tests.harness import PATIENCE, RunningHub
+from tests.harness import PATIENCE, RunningHub, local_bus
 from tests.hub.peers import Caller, Device, ready_device
 
 
@@ -430,7 +430,7 @@ def test_a_caller_that_hangs_up_frees_everything(shared: RunningHub, device: Dev
         request = device.request()
         shared.until(lambda: len(hub.methods.open) == 2 and len(target.pending) == 1)
         late = hub.metrics.late_answers
-    shared.until(lambda: not hub.methods.open and not target.pending and not hub.bus._waiters)
+    shared.until(lambda: not hub.methods.open and not target.pending and not local_bus(shared).waiters.targets())
     device.answer(request)
     device.ping()
     assert hub.metrics.late_answers == late + 1

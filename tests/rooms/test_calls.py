@@ -186,7 +186,7 @@ def test_once_delivered_only_the_response_timeout_counts(world: World) -> None:
     world.advance(29)
     assert caller.code == -1
     assert len(device.delivered) == 1
-    assert not world.bus._waiters  # connectTimeout is used up
+    assert not world.bus.waiters.targets()  # connectTimeout is used up
     world.advance(1)
     assert caller.code == 504101
 

@@ -206,6 +206,6 @@ class World:
         return (
             not self.methods.open
             and not len(self.deadlines)
-            and not self.bus._waiters
+            and not self.bus.waiters.targets()
             and all(not len(attachment.pending) for attachment in self.table)
         )

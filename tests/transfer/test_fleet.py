@@ -68,7 +68,7 @@ def test_twins_and_jobs_move(tmp_path: Path, postgresql: Callable[[], str]) -> N
         with Caller(hub, "iothubowner") as caller:
             back_end = BackEnd(hub, caller)
             back_end.ended("open")
-            assert back_end.errors("open") == {"silent": "404104"}
+            assert back_end.errors("open") == {"silent": "DeviceConnectionClosedRemotely"}
         assert without_presence(documents(hub)) == without_presence(before)
         assert [job["status"] for job in before["jobs"]] == ["completed", "scheduled"]
         assert not again.seen

@@ -21,7 +21,7 @@ import pytest
 from methodhub.core.calls import MethodRequest, Outcome
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Authentication, Identity, Target
-from tests.harness import API_VERSION, PATIENCE, Program, RunningHub
+from tests.harness import API_VERSION, PATIENCE, Program, RunningHub, local_bus
 from tests.verify.hub_process import HubProcess, fill
 from tests.verify.peers import Caller, Device, keep_silent, run
 
@@ -177,7 +177,7 @@ def test_20_000_waiting_calls_end_at_their_time(tmp_path: Path) -> None:
     """[HUB-connect-timeout] On real time."""
     with RunningHub(tmp_path / "hub") as hub:
         ends = hub.run(wait_together(hub))
-        assert hub.on_loop(lambda: (len(hub.hub.methods.open), len(hub.hub.bus._waiters))) == (0, 0)
+        assert hub.on_loop(lambda: (len(hub.hub.methods.open), len(local_bus(hub).waiters.targets()))) == (0, 0)
     early = [timeout - seconds for timeout, seconds in ends]
     assert len(early) == WAITING_CALLS
     assert max(early) < 0.3

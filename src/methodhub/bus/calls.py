@@ -34,6 +34,9 @@ log = structlog.get_logger()
 PATIENCE = 5.0
 """Seconds that a call waits for the bus, or for nodes that are away, while it has surely reached no device."""
 
+DOUBT_EVERY = 4
+"""Turns, of half a second, until it is asked whether the calls asked before are still held by somebody."""
+
 MOVED_AT_ONCE = 3
 """How often a call that moved is asked again at once; after that it waits for a claim or for the next round."""
 
@@ -163,6 +166,8 @@ class Calls:
         self._roll: Roll | None = None
         self._judged: list[RemoteCall] = []
         """Those that the roll call under way judges."""
+        self._turns = 0
+        self._asked_below = 0
         self._in_doubt_below = 0
         """Calls of smaller numbers may have been lost with a node: the next roll call tells."""
 
@@ -291,7 +296,7 @@ class Calls:
         roll.in_doubt_below, self._in_doubt_below = self._in_doubt_below, 0
         self._next_roll += 1
         self._post.to_all(RollCalled(self._post.node, roll.number, wants_calls=roll.in_doubt_below > 0))
-        roll.begin()
+        self._post.line.ping(lambda: roll.without(self._post.node))
 
     def present(self, message: Present) -> None:
         if self._roll is not None and self._roll.number == message.number:
@@ -334,6 +339,11 @@ class Calls:
             self._in_doubt_below = self._next_number
             self._call_roll()
 
+    def another_roll(self) -> None:
+        """Some node has only now begun to listen."""
+        if self._roll is not None:
+            self._roll.give_up()
+
     def without(self, node: str) -> None:
         if self._roll is not None:
             self._roll.without(node)
@@ -362,6 +372,11 @@ class Calls:
         now = self.clock.monotonic()
         if self._roll is not None and now - self._roll.began > ROLL_PATIENCE:
             self._roll.give_up()
+        self._turns += 1
+        if self._turns % DOUBT_EVERY == 0:  # whatever was lost without a sign
+            if self._asked:
+                self._in_doubt_below = max(self._in_doubt_below, self._asked_below)
+            self._asked_below = self._next_number
         if self._in_doubt_below or self._unheard:
             self._call_roll()
         self.ask_again()

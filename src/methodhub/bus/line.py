@@ -302,6 +302,9 @@ class Line:
                 if text != self.failure:
                     log.warning("NATS cannot be reached", server=str(server), error=text)
                 self.failure = text
+            except Exception as error:  # whatever it is: without the line the node is cut off for good
+                log.exception("the line to NATS failed")
+                self.failure = type(error).__name__
             else:
                 self.failure = ""
                 if not current.is_dead:

@@ -4,6 +4,7 @@ Puts the parts together; each rule stands in the part that it concerns."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -112,15 +113,27 @@ class NatsBus:
             raise LineFailure(failure) from None
 
     async def stop(self) -> None:
-        """Say goodbye and close. What is open ends as if the line were lost."""
+        """Give up the claims, say goodbye and close. What is open ends as if the line were lost."""
         if self._timer is not None:
             self._timer.cancel()
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
+        for claim in list(self.claims.held.values()):
+            claim.release()
+        # What was asked until now is still sent back; after the goodbye nobody expects that.
+        await self._flush()
         self._post.to_all(Goodbye(self.node))
         await self.line.stop()
         self.calls.stop()
+
+    async def _flush(self) -> None:
+        if self.line.is_ready:
+            flushed = asyncio.Event()
+            self.line.ping(flushed.set)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TURN):
+                    await flushed.wait()
 
     # The port
 
@@ -186,6 +199,8 @@ class NatsBus:
             self.is_complete = True
             self._completed.set()
             self._beat()
+            if epoch > 1:
+                self.waiters.wake_all()  # what was claimed meanwhile was announced to nobody here
 
     def line_down(self) -> None:
         self.is_complete = False
@@ -231,12 +246,19 @@ class NatsBus:
             self._gone(message.node)
 
     def _alive(self, message: Beat | Present) -> None:
-        sign = self.roster.heard(message.node, message.epoch, self._around.clock.monotonic())
+        now = self._around.clock.monotonic()
+        sign = self.roster.heard(message.node, message.epoch, message.complete, now)
+        if sign is Sign.KNOWN:
+            return
+        if sign is Sign.COMPLETED:
+            self.calls.ask_again()
+            return
+        self._post.to(message.node, Beat(self.node, self.epoch, self.is_complete))  # it may not know us, either
         if sign is Sign.RECONNECTED:  # what it published meanwhile, and what it was sent, is lost
             self._missed()
             self.calls.doubt()
-        if sign is not Sign.KNOWN:
-            self.calls.ask_again()
+        self.calls.another_roll()
+        self.calls.ask_again()
 
     def _gone(self, node: str) -> None:
         log.info("a node is gone", node=node)

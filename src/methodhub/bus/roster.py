@@ -26,6 +26,7 @@ class Sign(Enum):
     KNOWN = 0
     NEW = 1
     RECONNECTED = 2
+    COMPLETED = 3
 
 
 class Roster:
@@ -41,22 +42,28 @@ class Roster:
         self._stored: set[str] = set()
         self._left: set[str] = set()
         self._silent: set[str] = set()
+        self._complete: set[str] = set()
 
     @property
     def is_confirmed(self) -> bool:
         return self.confirmed == self.state
 
-    def heard(self, node: str, epoch: int, now: float) -> Sign:
+    def heard(self, node: str, epoch: int, complete: bool, now: float) -> Sign:
         if node in self._left or node == self.node:
             return Sign.KNOWN
         self._heard[node] = now
         self._silent.discard(node)
+        was_complete = node in self._complete
+        if complete:
+            self._complete.add(node)
+        else:
+            self._complete.discard(node)
         before = self._epochs.get(node)
         if before == epoch:
-            return Sign.KNOWN
+            return Sign.COMPLETED if complete and not was_complete else Sign.KNOWN
         self._epochs[node] = epoch
         self.state += 1
-        return Sign.NEW if before is None else Sign.RECONNECTED
+        return Sign.NEW if before is None and epoch == 1 else Sign.RECONNECTED
 
     def said_goodbye(self, node: str) -> bool:
         """True if it was live."""
@@ -79,6 +86,7 @@ class Roster:
 
     def _forget(self, node: str) -> bool:
         self._heard.pop(node, None)
+        self._complete.discard(node)
         if self._epochs.pop(node, None) is None:
             return False
         self.state += 1
@@ -99,7 +107,8 @@ class Roster:
 
 
 class Roll:
-    """One roll call. `ended` is called once, with whether every live node was there and complete."""
+    """One roll call. `ended` is called once, with whether every live node was there and complete. This node is present
+    when the server has answered its PING: what was asked before has found somebody by then, or come back."""
 
     def __init__(self, number: int, roster: Roster, now: float, ended: Callable[[Roll, bool], None]) -> None:
         self.number = number
@@ -110,14 +119,9 @@ class Roll:
         self.calls: set[int] = set()
         """The calls of this node that others hold."""
         self._roster = roster
-        self._waiting = roster.live()
+        self._waiting = roster.live() | {roster.node}
         self._is_complete = True
         self._ended: Callable[[Roll, bool], None] | None = ended
-
-    def begin(self) -> None:
-        """To be called when the question is out. Alone, a node is its own witness."""
-        if not self._waiting:
-            self._end()
 
     def present(self, message: Present) -> None:
         self._is_complete &= message.complete
@@ -127,7 +131,7 @@ class Roll:
             self._end()
 
     def without(self, node: str) -> None:
-        """The node is gone: its claims are, too."""
+        """The node is there; or it is gone, and its claims with it."""
         self._waiting.discard(node)
         if not self._waiting:
             self._end()

@@ -35,3 +35,8 @@ class Waiters:
             wake = waiters.get(number) if waiters else None  # an earlier one may have made it forget
             if wake is not None:
                 wake()
+
+    def wake_all(self) -> None:
+        """Any target may have been claimed."""
+        for target in list(self._waiters):
+            self.wake(target)

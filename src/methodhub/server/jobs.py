@@ -33,9 +33,14 @@ def job_work(
 def build_scheduler(domain: Domain, methods: Methods, node: Node) -> Scheduler:
     """On the domain of a hub that runs, whose devices it calls."""
     table = domain.table
+
+    def is_absent(target: Target) -> bool:
+        """Known without a call: only where no other node can hold the target."""
+        return not domain.is_shared and table.get(target) is None
+
     scheduler = Scheduler(
         domain.job_store,
-        job_work(domain.answers, methods, domain.twins, domain.rules, lambda target: table.get(target) is None),
+        job_work(domain.answers, methods, domain.twins, domain.rules, is_absent),
         domain.clock,
         domain.deadlines,
         job_limits(domain.settings),

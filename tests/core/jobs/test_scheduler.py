@@ -342,7 +342,7 @@ def test_a_stop_gives_back_what_was_not_delivered() -> None:
         ]
         world.answer = lambda target: DONE
         world.scheduler = world.new_scheduler()
-        world.run(world.scheduler.start(alone=True))
+        world.start(world.scheduler, alone=True)
         assert world.ended().succeeded_count == 2
         assert world.called()[second] == 2
 
@@ -359,7 +359,7 @@ def test_after_a_crash_no_call_is_repeated(job_type: JobType) -> None:
         world.run(crash(world))
         world.answer = lambda target: DONE
         world.scheduler = world.new_scheduler()
-        world.run(world.scheduler.start(alone=True))
+        world.start(world.scheduler, alone=True)
         progress = world.ended()
         if job_type is JobType.METHOD:
             assert (progress.failed_count, progress.succeeded_count) == (4, 2)
@@ -394,7 +394,7 @@ def test_another_nodes_leases_are_taken_when_it_is_dead_and_not_before() -> None
         world.run(crash(world))
         world.scheduler = world.new_scheduler()
         world.answer = lambda target: DONE
-        world.run(world.scheduler.start(alone=False))
+        world.start(world.scheduler, alone=False)
         world.until(lambda progress: progress.succeeded_count == 2)
         later = world.clock.monotonic() + 30
         assert world.until(lambda progress: world.clock.monotonic() > later, pace=0.5).running_count == 2
@@ -425,7 +425,7 @@ def test_two_nodes_share_a_job() -> None:
     """[HUB-job-lease] [HUB-job-selection] Both choose, both lease, and no device is chosen or called twice."""
     with World(5_000, concurrency=50) as world:
         other = world.new_scheduler()
-        world.run(other.start(alone=False))
+        world.start(other, alone=False)
         own = {world.scheduler.node.node_id, other.node.node_id}
         assert len(own) == 2
         world.answer = lambda target: None

@@ -14,6 +14,7 @@ from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
 from methodhub.core.jobs.jobs import Jobs
 from methodhub.core.jobs.model import BEFORE_ALL, DeviceJob, JobOptions, JobType, Progress
+from methodhub.core.jobs.node import Node
 from methodhub.core.jobs.rules import JobRequest
 from methodhub.core.jobs.run import Work
 from methodhub.core.jobs.scheduler import JobLimits, Scheduler
@@ -83,15 +84,25 @@ class World:
             self._update,
             lambda target: self.knows_absent and target not in self.online,
         )
-        scheduler = Scheduler(self.store, work, self.clock, self.deadlines, self.limits, Metrics(), lambda: self.online)
+        node = Node(self.store, self.clock)
+        scheduler = Scheduler(
+            self.store, work, self.clock, self.deadlines, self.limits, Metrics(), node, lambda: self.online
+        )
         self.jobs.on_change = scheduler.poke
         self.jobs.progress_of = scheduler.progress_of
         scheduler.on_change = self.jobs.changed
         return scheduler
 
     def __enter__(self) -> Self:
-        self.run(self.scheduler.start(alone=True))
+        self.start(self.scheduler, alone=True)
         return self
+
+    def start(self, scheduler: Scheduler, *, alone: bool) -> None:
+        async def enroll_and_start() -> None:
+            await scheduler.node.enroll(alone=alone)
+            await scheduler.start()
+
+        self.run(enroll_and_start())
 
     def __exit__(self, *_: object) -> None:
         self.run(self._close())

@@ -1,0 +1,132 @@
+"""One claim of a target at a time, the newest, on whichever node it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from methodhub.bus.nats import NatsBus
+from methodhub.core.identity import Target
+from tests.bus.nodes import Cluster
+from tests.bus.peers import LIMIT, Caller, D, Device, until
+from tests.bus.proxy import Proxy
+from tests.nats_server import RunningNats
+
+
+async def test_of_two_claims_at_once_the_newer_stays(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """[HUB-takeover] On all nodes, in whichever order they are made; no call is handed over twice."""
+    cluster = Cluster(nats.server)
+    handed = Counter[str]()
+    async with cluster.node("a") as a, cluster.node("b") as b, cluster.node("c") as c:
+        for number in range(20):
+            target = Target(f"d{number}")
+            newer, older = Device("newer", handed), Device("older", handed)
+            first, second = (a, b) if number % 2 else (b, a)
+            pairs: list[tuple[NatsBus, Device, int]] = [(first, newer, 2), (second, older, 1)]
+            if number % 4 > 1:
+                pairs.reverse()
+            async with asyncio.TaskGroup() as group:
+                for bus, device, generation in pairs:
+                    group.create_task(bus.claim(target, device.answer, device.lose, generation))
+            async with asyncio.timeout(LIMIT):
+                await older.lost.wait()
+            assert (newer.times_lost, older.times_lost) == (0, 1)
+            for bus in (a, b, c):
+                assert await Caller(bus, f"{number} of {bus.node}", target).end() == "newer"
+    assert set(handed.values()) == {1}
+    assert len(handed) == 60
+
+
+async def test_calls_go_on_while_a_device_moves_to_and_fro(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """[HUB-moved] Each is handed over once, to one of the two; none is told that the device is offline."""
+    cluster = Cluster(nats.server)
+    handed = Counter[str]()
+    async with cluster.node("a") as a, cluster.node("b") as b, cluster.node("c") as c:
+        device = Device("0", handed)
+        await a.claim(D, device.answer, device.lose)
+        ended = asyncio.Event()
+        told: list[str] = []
+
+        async def call(caller: int) -> None:
+            number = 0
+            while not ended.is_set():
+                number += 1
+                told.append(await Caller(c, f"{caller}.{number}").end())
+
+        async with asyncio.TaskGroup() as group:
+            for caller in range(8):
+                group.create_task(call(caller))
+            for number in range(1, 41):
+                older, device = device, Device(str(number), handed)
+                await (a, b)[number % 2].claim(D, device.answer, device.lose)
+                assert older.times_lost == 1
+                assert await Caller(c, f"after {number}").end() == str(number)
+            ended.set()
+        assert set(told) <= {str(number) for number in range(41)}
+        assert set(handed.values()) == {1}
+        assert len(handed) == len(told) + 40
+
+
+async def test_a_claim_that_was_taken_over_during_a_partition(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """[HUB-takeover] The node that was cut off hears of it when it is back, and ends the older connection."""
+    cluster = Cluster(nats.server)
+    async with Proxy(nats.server) as proxy, cluster.node("a", server=proxy.server) as a, cluster.node("b") as b:
+        older, newer = Device("older"), Device("newer")
+        await a.claim(D, older.answer, older.lose)
+        await proxy.cut()
+        await until(lambda: not a.line.is_up)
+        await b.claim(D, newer.answer, newer.lose)
+        assert await Caller(a, "on its own").end() == "older"
+        await proxy.heal()
+        async with asyncio.timeout(LIMIT):
+            await older.lost.wait()
+        assert [await Caller(bus, "after").end() for bus in (a, b)] == ["newer", "newer"]
+        assert (older.times_lost, newer.times_lost) == (1, 0)
+
+
+async def test_claims_outlive_the_line(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """Those that were made while it was down come to be known as well; who waits for one is woken."""
+    cluster = Cluster(nats.server)
+    async with cluster.node("a") as a, cluster.node("b") as b:
+        device = Device("d1")
+        await a.claim(D, device.answer, device.lose)
+        nats.end()
+        await until(lambda: not a.line.is_up and not b.line.is_up)
+        woken = asyncio.Event()
+        b.wait_claimed(Target("e"), woken.set)
+        await a.claim(Target("e"), device.answer, device.lose)  # gives up after a second
+        (await a.claim(Target("f"), device.answer, device.lose)).release()
+        assert not woken.is_set()
+        await asyncio.get_running_loop().run_in_executor(None, nats.start)
+        async with asyncio.timeout(LIMIT):
+            await woken.wait()
+        ends = [await Caller(b, name, Target(name)).end() for name in ("d", "e", "f")]
+        assert ends == ["d1", "d1", "not claimed"]
+
+
+async def test_claims_do_not_wait_long_for_a_node_that_is_away(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """For a second, and not again until it was heard."""
+    cluster = Cluster(nats.server)
+    cluster.live.add("away")
+    loop = asyncio.get_running_loop()
+    async with cluster.node("a") as a:
+        times = [loop.time()]
+        for name in ("d", "e", "f"):
+            await a.claim(Target(name), Device("d1").answer, lambda: None)
+            times.append(loop.time())
+        assert 0.9 < times[1] - times[0] < 2
+        assert times[3] - times[1] < 0.5
+
+
+async def test_ten_thousand_claims_at_once(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """They share announcements."""
+    cluster = Cluster(nats.server)
+    async with cluster.node("a") as a, cluster.node("b") as b:
+        device = Device("d1")
+        targets = [Target(f"d{number}") for number in range(10_000)]
+        async with asyncio.timeout(LIMIT):
+            await asyncio.gather(*(a.claim(target, device.answer, device.lose) for target in targets))
+        assert a.claims._next_batch <= 22
+        assert not a.claims._open
+        for target in targets[::1000]:
+            assert await Caller(b, str(target), target).end() == "d1"
