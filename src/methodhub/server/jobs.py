@@ -48,6 +48,7 @@ def build_scheduler(domain: Domain, methods: Methods, node: Node) -> Scheduler:
         node,
         lambda: (attachment.target for attachment in table),
     )
+    scheduler.share = domain.share
     jobs = domain.jobs
     jobs.on_change = scheduler.poke
     jobs.progress_of = scheduler.progress_of

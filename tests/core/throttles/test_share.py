@@ -8,6 +8,7 @@ import pytest
 
 from methodhub.core.deadlines import Deadlines
 from methodhub.core.errors import HubError
+from methodhub.core.jobs.pace import Pace
 from methodhub.core.throttles.limits import throttle_limits
 from methodhub.core.throttles.throttles import Throttles
 from methodhub.metrics import Metrics
@@ -104,3 +105,16 @@ async def test_what_waits_for_more_than_the_new_share_still_has_its_turn() -> No
         nodes.clock.advance(0.01)
         nodes.deadlines.expire(nodes.clock.monotonic())
     assert turns == [1]
+
+
+@pytest.mark.parametrize("live", [1, 2, 3])
+def test_jobs_of_several_nodes_keep_the_rate_together(live: int) -> None:
+    """[HUB-throttle-share] Also a rate that gives each node less than a device at once."""
+    paces = [Pace(10, 0.0, lambda: 1 / live) for _ in range(live)]
+    taken = 0
+    for step in range(1, 1001):
+        for pace in paces:
+            turns = pace.turns(step / 100)
+            pace.take(turns)
+            taken += turns
+    assert 100 * 0.8 <= taken <= 100 * 1.2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 BURST = 0.25
 """Seconds whose turns may be saved up."""
 
@@ -10,13 +12,22 @@ GATHER = 0.05
 
 
 class Pace:
-    """`rate` turns per second, as evenly as its owner asks."""
+    """`rate` turns per second, as evenly as its owner asks; of these the `share` of this node, from 0 to 1."""
 
-    def __init__(self, rate: float, now: float) -> None:
-        self.rate = rate
+    def __init__(self, rate: float, now: float, share: Callable[[], float] = lambda: 1.0) -> None:
+        self._limit = rate
+        self._share = share
         self._turns = 1.0
-        self._most = max(1.0, rate * BURST)
         self._since = now
+
+    @property
+    def rate(self) -> float:
+        """[HUB-throttle-share]"""
+        return self._limit * self._share()
+
+    @property
+    def _most(self) -> float:
+        return max(1.0, self.rate * BURST)
 
     def turns(self, now: float) -> int:
         """How many may be taken now."""

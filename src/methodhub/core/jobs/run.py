@@ -33,7 +33,6 @@ from methodhub.core.jobs.model import (
     stage_of,
     twin_updated,
 )
-from methodhub.core.jobs.pace import Pace
 from methodhub.core.jobs.rules import condition_failed
 from methodhub.core.methods import not_online
 from methodhub.core.registry.rules import device_not_found, module_not_found
@@ -98,7 +97,7 @@ class JobRun:
         self._unrecorded = {DeviceJobStatus.COMPLETED: 0, DeviceJobStatus.FAILED: 0}
         """Devices that have ended and are on their way into the store."""
         rate = job.options.rate
-        self._pace = None if rate is None else Pace(rate, self._clock.monotonic())
+        self._pace = None if rate is None else scheduler.new_pace(rate)
         self._call: Callable[[str, list[Lease]], Awaitable[list[Lease]]] = self._twin_updates
 
     @property

@@ -73,7 +73,9 @@ class Scheduler:
         self.node = node
         self.on_buried: Callable[[], Awaitable[None]] = nothing
         """Told when other nodes were found dead."""
-        self.pace = None if limits.rate is None else Pace(limits.rate, clock.monotonic())
+        self.share: Callable[[], float] = lambda: 1.0
+        """This node's part of each rate."""
+        self.pace = None if limits.rate is None else self.new_pace(limits.rate)
         self.in_flight = 0
         self.runs: dict[str, JobRun] = {}
         self.stopping = False
@@ -249,6 +251,9 @@ class Scheduler:
 
     def turns(self, now: float) -> int:
         return self.limits.concurrency if self.pace is None else self.pace.turns(now)
+
+    def new_pace(self, rate: float) -> Pace:
+        return Pace(rate, self.clock.monotonic(), lambda: self.share())  # noqa: PLW0108 - it may be set later
 
     def pace_take(self, turns: int) -> None:
         if self.pace is not None:
