@@ -16,7 +16,7 @@ from methodhub.core.bearer.tokens import REFRESH_SECONDS
 from tests.clock import ManualClock
 from tests.harness import RunningHub
 from tests.hub.peers import Caller, Device
-from tests.issuer import HttpsServer, claims, jwks, rsa_key, sign
+from tests.hub_limits.issuer import HttpsServer, claims, jwks, rsa_key, sign
 
 KEY, OTHER = rsa_key("k1"), rsa_key("k2")
 NOW = float(int(time.time()))

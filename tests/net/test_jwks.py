@@ -14,7 +14,7 @@ from methodhub.core.bearer.issuers import Issuer
 from methodhub.core.bearer.keys import KeysUnavailable
 from methodhub.net import jwks
 from methodhub.net.jwks import MAX_DOCUMENT, KeyFetcher
-from tests.issuer import HttpsServer, redirect
+from tests.hub_limits.issuer import HttpsServer, redirect
 
 DISCOVERY = "/tenant/.well-known/openid-configuration"
 

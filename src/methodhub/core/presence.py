@@ -19,11 +19,21 @@ WRITE_INTERVAL = 1.0
 
 
 class Presence:
-    def __init__(self, table: ConnectionTable, store: IdentityStore, clock: Clock, node_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        table: ConnectionTable,
+        store: IdentityStore,
+        clock: Clock,
+        node_id: Callable[[], str],
+        *,
+        shared: bool = False,
+    ) -> None:
+        """`shared`: other nodes write who is connected to them."""
         self._table = table
         self._store = store
         self._clock = clock
         self._node_id = node_id
+        self._shared = shared
         self._unwritten: dict[Target, ConnectionRecord] = {}
         self._written: dict[Target, ConnectionRecord] = {}
         """What the last write took: whoever reads a row while it is written may get the old one."""
@@ -66,7 +76,7 @@ class Presence:
                 connection_updated_time=record.updated_time,
                 last_activity_time=record.last_activity_time,
             )
-        return identity  # what another node wrote
+        return identity if self._shared else replace(identity, connected=False)
 
     async def connected_devices(self) -> int:
         """How many devices are connected to any node; their modules do not count. Raises StoreUnavailable."""

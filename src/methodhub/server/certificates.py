@@ -19,8 +19,7 @@ from methodhub.net.certificates import (
     install_authority,
     load_operator_certificate,
 )
-from methodhub.net.server_tls import ServerTls
-from methodhub.net.tls import TlsContextHolder
+from methodhub.net.tls import ServerTls, TlsContextHolder
 from methodhub.process import StartError
 from methodhub.server.background import Background
 

@@ -102,7 +102,7 @@ class Domain:
         self.twins = Twins(self.hub_store, self.registry, self.bus, self.clock)
         self.authorities = CertificateAuthorities(self.hub_store, self.bus, self.clock, verify_chain)
         await self.authorities.load()
-        self.presence = Presence(self.table, self.identity_store, self.clock, self.node_id)
+        self.presence = Presence(self.table, self.identity_store, self.clock, self.node_id, shared=self.is_shared)
         self.table.on_change = self._connection_changed
         self.truth = Truth(
             self.identity_store,

@@ -22,7 +22,7 @@ from methodhub.device.installed import AMQP, MQTT, WITHOUT_AMQP, Factory, device
 from methodhub.device.services import DeviceServices
 from methodhub.net.listener import BindError, PreAuthenticationLimits
 from methodhub.net.listeners import Listeners, bind_https
-from methodhub.net.server_tls import ServerTls
+from methodhub.net.tls import ServerTls
 from methodhub.process import ReadyFacts, StartError, Worker
 from methodhub.server.background import first_of
 from methodhub.server.certificates import CERTIFICATE_CHECK_INTERVAL, ServerCertificates, ca_file

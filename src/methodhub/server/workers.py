@@ -34,11 +34,11 @@ def this_worker() -> Worker | None:
 
 
 class Workers:
-    """`command` is what this process was started with: workers are started likewise."""
+    """`arguments` are what this process was started with: workers are started likewise [HUB-workers]."""
 
-    def __init__(self, settings: Settings, command: list[str]) -> None:
+    def __init__(self, settings: Settings, arguments: list[str]) -> None:
         self._settings = settings
-        self._command = command
+        self._arguments = arguments
         self._nats: OwnServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._processes: dict[int, asyncio.subprocess.Process] = {}
@@ -80,7 +80,7 @@ class Workers:
         """Run one worker, and another one in its place when it ends."""
         while not self._stopping:
             process = await asyncio.create_subprocess_exec(
-                *self._command,
+                *self._arguments,
                 env=os.environ | {WORKER: f"{number} {url}"},
                 stdin=asyncio.subprocess.PIPE,  # its end tells a worker that this process is no more
                 stdout=asyncio.subprocess.PIPE,
@@ -120,7 +120,7 @@ class Workers:
                     process.terminate()
 
 
-def worker_command() -> list[str]:
+def worker_arguments() -> list[str]:
     return [sys.executable, "-m", "methodhub", *sys.argv[1:], "--json"]
 
 
@@ -141,7 +141,7 @@ async def run_workers(
     settings: Settings, on_ready: Callable[[ReadyFacts], None], stop: asyncio.Event, at_once: asyncio.Event
 ) -> int:
     """Raises StartError."""
-    workers = Workers(settings, worker_command())
+    workers = Workers(settings, worker_arguments())
     try:
         on_ready(await workers.start())
         sys.stdout.flush()

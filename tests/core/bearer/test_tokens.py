@@ -18,7 +18,7 @@ from methodhub.core.bearer.issuers import ROLES, Issuer
 from methodhub.core.bearer.keys import MAX_KEYS, KeysUnavailable, read_keys
 from methodhub.core.bearer.tokens import REFRESH_SECONDS, RETRY_SECONDS, BearerTokens, KeysWanted
 from tests.clock import ManualClock
-from tests.issuer import ISSUER, bearer, claims, ec_key, jwks, part, rsa_key, sign
+from tests.hub_limits.issuer import ISSUER, bearer, claims, ec_key, jwks, part, rsa_key, sign
 
 KEY = rsa_key()
 OTHER = rsa_key("k2")
