@@ -21,6 +21,7 @@ import pytest
 from methodhub.core.calls import MethodRequest, Outcome
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Authentication, Identity, Target
+from methodhub.core.ports import InsertIdentity
 from tests.harness import API_VERSION, PATIENCE, Program, RunningHub, local_bus
 from tests.verify.hub_process import HubProcess, fill
 from tests.verify.peers import Caller, Device, keep_silent, run
@@ -189,8 +190,8 @@ def test_20_000_waiting_calls_end_at_their_time(tmp_path: Path) -> None:
 async def wait_together(hub: RunningHub) -> list[tuple[float, float]]:
     """For each call its connect timeout and the seconds it took."""
     methods, clock = hub.hub.methods, hub.hub.clock
-    for number in range(WAITING_CALLS):
-        await hub.hub.registry.create(Identity(Target(name(number)), "", "", Authentication()))
+    everybody = [Identity(Target(name(number)), "1", "e", Authentication()) for number in range(WAITING_CALLS)]
+    await hub.hub.identity_store.apply([InsertIdentity(identity) for identity in everybody])
     ends: list[tuple[float, float]] = []
     all_ended = asyncio.Event()
 

@@ -10,7 +10,15 @@ import pytest
 
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Authentication, AuthenticationType, Identity, Target
-from methodhub.core.ports import CertificateExpected, Change, DesiredChanged, Event, RegistryStatistics, TargetRevoked
+from methodhub.core.ports import (
+    CertificateExpected,
+    Change,
+    DesiredChanged,
+    Event,
+    IdentitiesChanged,
+    RegistryStatistics,
+    TargetRevoked,
+)
 from methodhub.core.registry.bulk import ATTEMPTS, Bulk
 from methodhub.core.registry.capacity import SHARE, Capacity
 from methodhub.core.registry.items import BulkItem, ImportMode
