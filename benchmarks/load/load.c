@@ -15,7 +15,7 @@ static const char usage[] =
     "            [--subscribe FILTER] [--answer TOPIC]  of MQTT\n"
     "            [--http HOST:PORT [--http-tls] --path PATH [--header LINE]... [--body JSON]\n"
     "             [--callers 32] [--called N] [--seconds 10] [--warmup 2] [--pids PID,PID]]\n"
-    "            [--idle]  connect and hold until stdin closes\n"
+    "            [--idle]  connect and hold until stdin closes  [--at-once 64]  how many connect at the same time\n"
     "FILE has a line per device: id<TAB>user name<TAB>password or token. {d} in FILTER, TOPIC, PATH is the device id.\n";
 
 static double seconds = 10, warmup = 2;
@@ -48,14 +48,14 @@ static void peer(const char *address, const protocol *protocol, int websocket) {
 
 static void options(int argc, char **argv) {
     enum { MQTT = 1, AMQP, MQTT_WS, AMQP_WS, DEVICE_TLS, HTTP, HTTP_TLS, DEVICES, SUBSCRIBE, ANSWER, PATH, HEADER,
-           BODY, CALLERS, CALLED, SECONDS, WARMUP, PIDS, IDLE };
+           BODY, CALLERS, CALLED, SECONDS, WARMUP, PIDS, IDLE, AT_ONCE };
     static const struct option table[] = {
         {"mqtt", 1, 0, MQTT}, {"amqp", 1, 0, AMQP}, {"mqtt-ws", 1, 0, MQTT_WS}, {"amqp-ws", 1, 0, AMQP_WS},
         {"device-tls", 0, 0, DEVICE_TLS}, {"http", 1, 0, HTTP}, {"http-tls", 0, 0, HTTP_TLS},
         {"devices", 1, 0, DEVICES}, {"subscribe", 1, 0, SUBSCRIBE}, {"answer", 1, 0, ANSWER},
         {"path", 1, 0, PATH}, {"header", 1, 0, HEADER}, {"body", 1, 0, BODY}, {"callers", 1, 0, CALLERS},
         {"called", 1, 0, CALLED}, {"seconds", 1, 0, SECONDS}, {"warmup", 1, 0, WARMUP}, {"pids", 1, 0, PIDS},
-        {"idle", 0, 0, IDLE}, {0, 0, 0, 0}};
+        {"idle", 0, 0, IDLE}, {"at-once", 1, 0, AT_ONCE}, {0, 0, 0, 0}};
     for (int o; (o = getopt_long(argc, argv, "", table, NULL)) != -1;) switch (o) {
         case MQTT: peer(optarg, &mqtt_protocol, 0); break;
         case AMQP: peer(optarg, &amqp_protocol, 0); break;
@@ -76,6 +76,7 @@ static void options(int argc, char **argv) {
         case WARMUP: warmup = atof(optarg); break;
         case PIDS: pids = optarg; break;
         case IDLE: idle = 1; break;
+        case AT_ONCE: device_side.at_once = (uint32_t)atoi(optarg); break;
         default: fputs(usage, stderr); exit(2);
         }
     if (!device_file || !device_side.protocol || (!idle && !http_address) || !caller_side.callers || !caller_side.called) {
