@@ -50,7 +50,8 @@ class PostgresServer:
         if self._user:
             os.chown(folder, pwd.getpwnam(self._user).pw_uid, -1)
         if primary is not None:
-            self._run("pg_basebackup", "-h", str(primary.folder), "-U", "hub", "--no-sync", "-R", "-D", "data")
+            where = ("-h", str(primary.folder), "-U", "hub")
+            self._run("pg_basebackup", *where, "--checkpoint=fast", "--no-sync", "-R", "-D", "data")
             return
         self._run(
             "initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "-U", "hub", "--no-sync", "-D", "data"
