@@ -2,14 +2,17 @@
 
     python3 benchmarks/storm.py [--devices 15000] [--tls] [--at-once 1000]
 
-One hub with a database file, on one core; 100 devices stay, and are called by eight callers before and during the storm.
-`--at-once`: how many of the devices connect at the same time; the others wait for their turn. Prints JSON objects.
+One hub with a database file, on one core; 100 devices stay, and are called by eight callers before and during it.
+`--at-once`: how many of the devices connect at the same time; the others wait for their turn. A device that is turned
+away comes again within a second. Prints JSON objects.
 """
 
 import argparse
 import json
+import os
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import jobs
@@ -25,9 +28,8 @@ PIECE = 2.0
 
 def cpu(pid: int) -> float:
     """Seconds of processor time that it has used."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def brief(figures: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def storm(running: Running, given: argparse.Namespace) -> dict[str, Any]:
             print(json.dumps({"calls before": brief(measure.line(calm))}), flush=True)
             during = called(running, stack, given.seconds)
         begun, used = time.monotonic(), cpu(pid)
-        with measure.load(running, devices, "--idle", "--at-once", str(given.at_once)) as process:
+        with measure.load(running, devices, "--idle", "--retry", "--at-once", str(given.at_once)) as process:
             ready = measure.line(process)
             taken, used = time.monotonic() - begun, cpu(pid) - used
             peak = mb(pid)
@@ -65,6 +67,7 @@ def storm(running: Running, given: argparse.Namespace) -> dict[str, Any]:
                 "seconds_to_all_ready": round(taken, 1),
                 "connects_per_second": ready["connects_per_second"],
                 "hub_ms_per_connect": round((used - calls_cpu(calls, taken)) / len(devices) * 1000, 3),
+                "turned_away": ready["retries"],
                 "transport": ready["transport"],
                 "memory_mb": peak,
                 "calls during": brief(calls),

@@ -14,7 +14,7 @@ enum { BEAT = 60 };
 typedef struct {
     stream stream;
     size_t plain; /* bytes at the head of stream.in that are no WebSocket's any more */
-    int upgraded;
+    int upgraded, ready;
 } carrier;
 
 device *devices;
@@ -22,10 +22,10 @@ uint32_t device_count;
 
 static carrier *carriers;
 static device_options options;
-static uint32_t started, ready, dropped;
+static uint32_t started, ready, dropped, retries;
 static uint64_t answered;
 static char cipher[96];
-static watch beat_watch;
+static watch beat_watch, retry_watch;
 
 char *substitute(const char *template, const char *id) {
     const char *mark = strstr(template, "{d}");
@@ -60,12 +60,22 @@ void read_devices(const char *path) {
 
 static uint32_t index_of(stream *s) { return (uint32_t)((carrier *)s - carriers); }
 
-static void connect_next(void) {
-    if (started == device_count) return;
-    uint32_t i = started++;
+static void connect_device(uint32_t i) {
     carriers[i].stream.ctx = options.tls;
     /* An address per device, in 127.1.0.0/16. */
     stream_connect(&carriers[i].stream, &options.peer, 0x7f010000u | (i / 250 % 256) << 8 | (1 + i % 250));
+}
+
+static void connect_next(void) {
+    if (started < device_count) connect_device(started++);
+}
+
+/* Those that were turned away. */
+static void retry(int fd) {
+    uint64_t times;
+    if (read(fd, &times, sizeof times) < 0) return;
+    for (uint32_t i = 0; i < started; i++)
+        if (carriers[i].stream.fd < 0 && !carriers[i].ready) retries++, connect_device(i);
 }
 
 void device_send(uint32_t index, const char *data, size_t length) {
@@ -79,6 +89,7 @@ void device_ready(uint32_t index) {
     SSL *ssl = carriers[index].stream.ssl;
     if (!*cipher) snprintf(cipher, sizeof cipher, "%s%s%s", ssl ? SSL_get_version(ssl) : "plain", ssl ? " " : "",
                            ssl ? SSL_get_cipher_name(ssl) : "");
+    carriers[index].ready = 1;
     ready++;
     connect_next();
 }
@@ -106,6 +117,10 @@ static void received(stream *s) {
 }
 
 static void closed(stream *s, const char *why) {
+    if (options.retries && !((carrier *)s)->ready) {
+        ((carrier *)s)->plain = 0;
+        return;
+    }
     if (ready < device_count) die("device %s: %s", devices[index_of(s)].id, why);
     dropped++;
 }
@@ -119,6 +134,12 @@ static void beat(int fd) {
         if (carriers[i].stream.open && (carriers[i].upgraded || !options.websocket)) options.protocol->beat(i);
 }
 
+static void every(watch *w, time_t interval, void (*work)(int fd)) {
+    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    timerfd_settime(timer, 0, &(struct itimerspec){{interval, 0}, {interval, 0}}, NULL);
+    loop_watch(w, timer, work);
+}
+
 void devices_connect(const device_options *given) {
     options = *given;
     options.protocol->prepare(&options);
@@ -127,11 +148,8 @@ void devices_connect(const device_options *given) {
         carriers[i].stream.fd = -1;
         carriers[i].stream.events = &events;
     }
-    if (options.protocol->beat) {
-        int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-        timerfd_settime(timer, 0, &(struct itimerspec){{BEAT, 0}, {BEAT, 0}}, NULL);
-        loop_watch(&beat_watch, timer, beat);
-    }
+    if (options.protocol->beat) every(&beat_watch, BEAT, beat);
+    if (options.retries) every(&retry_watch, 1, retry);
     for (uint32_t i = 0; i < options.at_once; i++) connect_next();
 }
 
@@ -139,4 +157,5 @@ void device_answered(void) { answered++; }
 uint32_t devices_ready(void) { return ready; }
 uint64_t devices_answered(void) { return answered; }
 uint32_t devices_dropped(void) { return dropped; }
+uint32_t devices_retries(void) { return retries; }
 const char *devices_tls(void) { return cipher; }

@@ -16,6 +16,7 @@ static const char usage[] =
     "            [--http HOST:PORT [--http-tls] --path PATH [--header LINE]... [--body JSON]\n"
     "             [--callers 32] [--called N] [--seconds 10] [--warmup 2] [--pids PID,PID]]\n"
     "            [--idle]  connect and hold until stdin closes  [--at-once 64]  how many connect at the same time\n"
+    "            [--retry]  each second, of those that were turned away; of MQTT without WebSocket\n"
     "FILE has a line per device: id<TAB>user name<TAB>password or token. {d} in FILTER, TOPIC, PATH is the device id.\n";
 
 static double seconds = 10, warmup = 2;
@@ -48,14 +49,14 @@ static void peer(const char *address, const protocol *protocol, int websocket) {
 
 static void options(int argc, char **argv) {
     enum { MQTT = 1, AMQP, MQTT_WS, AMQP_WS, DEVICE_TLS, HTTP, HTTP_TLS, DEVICES, SUBSCRIBE, ANSWER, PATH, HEADER,
-           BODY, CALLERS, CALLED, SECONDS, WARMUP, PIDS, IDLE, AT_ONCE };
+           BODY, CALLERS, CALLED, SECONDS, WARMUP, PIDS, IDLE, AT_ONCE, RETRY };
     static const struct option table[] = {
         {"mqtt", 1, 0, MQTT}, {"amqp", 1, 0, AMQP}, {"mqtt-ws", 1, 0, MQTT_WS}, {"amqp-ws", 1, 0, AMQP_WS},
         {"device-tls", 0, 0, DEVICE_TLS}, {"http", 1, 0, HTTP}, {"http-tls", 0, 0, HTTP_TLS},
         {"devices", 1, 0, DEVICES}, {"subscribe", 1, 0, SUBSCRIBE}, {"answer", 1, 0, ANSWER},
         {"path", 1, 0, PATH}, {"header", 1, 0, HEADER}, {"body", 1, 0, BODY}, {"callers", 1, 0, CALLERS},
         {"called", 1, 0, CALLED}, {"seconds", 1, 0, SECONDS}, {"warmup", 1, 0, WARMUP}, {"pids", 1, 0, PIDS},
-        {"idle", 0, 0, IDLE}, {"at-once", 1, 0, AT_ONCE}, {0, 0, 0, 0}};
+        {"idle", 0, 0, IDLE}, {"at-once", 1, 0, AT_ONCE}, {"retry", 0, 0, RETRY}, {0, 0, 0, 0}};
     for (int o; (o = getopt_long(argc, argv, "", table, NULL)) != -1;) switch (o) {
         case MQTT: peer(optarg, &mqtt_protocol, 0); break;
         case AMQP: peer(optarg, &amqp_protocol, 0); break;
@@ -76,6 +77,7 @@ static void options(int argc, char **argv) {
         case WARMUP: warmup = atof(optarg); break;
         case PIDS: pids = optarg; break;
         case IDLE: idle = 1; break;
+        case RETRY: device_side.retries = 1; break;
         case AT_ONCE: device_side.at_once = (uint32_t)atoi(optarg); break;
         default: fputs(usage, stderr); exit(2);
         }
@@ -125,8 +127,9 @@ static void connect_all(void) {
         else if (now_ns() - last > 30000000000u) die("only %u of %u devices connected", before, device_count);
     }
     double taken = (double)(now_ns() - begin) / 1e9;
-    printf("{\"connected\":%u,\"connect_seconds\":%.3f,\"connects_per_second\":%.0f,\"transport\":\"%s\"}\n",
-           device_count, taken, device_count / taken, devices_tls());
+    printf("{\"connected\":%u,\"connect_seconds\":%.3f,\"connects_per_second\":%.0f,\"retries\":%u,"
+           "\"transport\":\"%s\"}\n",
+           device_count, taken, device_count / taken, devices_retries(), devices_tls());
     fflush(stdout);
 }
 

@@ -26,12 +26,14 @@ typedef struct {
     const char *subscribe; /* topic filter of MQTT; {d} is the device id */
     const char *answer;    /* topic of an answer up to the rid; {d} is the device id */
     uint32_t at_once;      /* how many connect at the same time */
+    int retries;           /* one that is turned away comes again, each second; MQTT without WebSocket */
 } device_options;
 
 void devices_connect(const device_options *options);
 uint32_t devices_ready(void);
 uint64_t devices_answered(void);
 uint32_t devices_dropped(void);
+uint32_t devices_retries(void);
 const char *devices_tls(void);
 
 typedef struct {

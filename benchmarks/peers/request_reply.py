@@ -2,7 +2,8 @@
 
     request_reply.py answer|ask HOST PORT USER PASSWORD [CALLERS SECONDS PID,PID]
 
-`ask` prints a JSON object with its figures; the PIDs are the other processes whose CPU time counts. The payload is about as long as the bus's message of a call.
+`ask` prints a JSON object with its figures; the PIDs are the other processes whose CPU time counts. The payload is
+about as long as the bus's message of a call.
 """
 
 import asyncio
