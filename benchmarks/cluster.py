@@ -123,11 +123,10 @@ def three(given: argparse.Namespace) -> None:
             pairs = crossed(nodes, devices[:99], step)
             measured(f"three nodes, {name}, devices at one", pairs[:1], given.seconds)
             measured(f"three nodes, {name}, devices at all", pairs, given.seconds)
-        for each in crossed(nodes, devices[: given.job // 3 * 3], 0):
-            measure.line(stack.enter_context(measure.load(each, each.devices, "--idle")))
-        rest = devices[given.job // 3 * 3 :]
-        if rest:
-            measure.line(stack.enter_context(measure.load(nodes[0], rest, "--idle")))
+        for number, node in enumerate(nodes):
+            some = replace(node, devices=devices[number::3])
+            connected = measure.line(stack.enter_context(measure.load(some, some.devices, "--idle")))
+            show(f"three nodes, connects at node {number}", connected)
         for number in range(3):
             show(f"three nodes, job {number}", jobs.run_job(admin, f"bench-{number}", nodes[0].connections))
 
