@@ -73,7 +73,7 @@ app.command(epilog="""Example: methodhub invoke thermostat-1 reboot --payload '{
 app.command(epilog="""Example: methodhub query "SELECT deviceId FROM devices WHERE tags.site = 'north'\"""")(query)
 app.command(epilog="Example: methodhub ca --pem > methodhub-ca.pem")(ca)
 app.command("export", epilog="Example: methodhub export hub.jsonl")(export_hub)
-app.command("import", epilog="Example: METHODHUB_DATABASE_URL=postgresql://... methodhub import hub.jsonl")(import_hub)
+app.command("import", epilog="Example: methodhub import hub.jsonl --database-url postgresql://...")(import_hub)
 app.command(epilog="Example: methodhub version --json")(version)
 
 

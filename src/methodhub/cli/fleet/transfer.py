@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +48,8 @@ def export_hub(
 ) -> None:
     """Write the whole hub to a file that `methodhub import` reads, with every key. The hub may run meanwhile: what it
     writes after the start is left out."""
+    import asyncio
+
     from methodhub.server import StartError
     from methodhub.server.transfer import export_hub, private_file
 
@@ -81,6 +82,8 @@ def import_hub(
 ) -> None:
     """Read what `methodhub export` wrote into an empty database, on which no hub was started yet: all of it, or
     nothing."""
+    import asyncio
+
     from methodhub.server import StartError
     from methodhub.server.transfer import import_hub
     from methodhub.store.transfer.lines import TransferError
