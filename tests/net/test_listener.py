@@ -7,13 +7,12 @@ import socket
 import stat
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from methodhub.core.deadlines import Deadlines
-from methodhub.net.listener import AT_ONCE, BindError, Listener, PreAuthenticationLimits
+from methodhub.net.listener import BindError, Listener, PreAuthenticationLimits
 from methodhub.net.stream import Peer
 
 from ..clock import ManualClock
@@ -148,42 +147,6 @@ def test_stop_accepting_keeps_connections_and_close_all_ends_them(run: Run) -> N
             client.close()
             await asyncio.wait_for(world.listener.wait_closed(), 10)
             assert world.listener.connections == 0
-
-    run(main())
-
-
-def test_a_storm_of_connections_leaves_turns_of_the_loop(run: Run) -> None:
-    """[HUB-storm] However many wait to be accepted."""
-
-    async def main() -> None:
-        clock = ManualClock()
-        turn, accepted_in = 0, Counter[int]()
-        everybody = asyncio.Event()
-
-        class Guest(asyncio.Protocol):
-            def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                accepted_in[turn] += 1
-                if accepted_in.total() == len(clients):
-                    everybody.set()
-
-        listener = Listener(
-            "stormy",
-            lambda stream: Guest(),
-            limits=PreAuthenticationLimits(),
-            deadlines=Deadlines(clock.monotonic()),
-            clock=clock,
-            tls=None,
-        )
-        await listener.bind_tcp("127.0.0.1", 0)
-        clients = [socket.create_connection(listener.addresses[0]) for _ in range(20 * AT_ONCE)]
-        while not everybody.is_set():
-            turn += 1
-            await asyncio.sleep(0)
-        assert max(accepted_in.values()) <= AT_ONCE
-        listener.stop_accepting()
-        for client in clients:
-            client.close()
-        await listener.wait_closed()
 
     run(main())
 

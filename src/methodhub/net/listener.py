@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
 from methodhub.core.clock import Clock
 from methodhub.core.deadlines import Deadlines
 from methodhub.net.admission import Admission, Admitted, PreAuthenticationLimits, SocketBudget
@@ -22,11 +24,13 @@ from methodhub.net.tls_stream import TlsStream
 
 __all__ = ["BindError", "Listener", "PreAuthenticationLimits", "SocketBudget"]
 
+log = structlog.get_logger()
+
 BACKLOG = 4_096
 AT_ONCE = 16
 """Connections accepted in one turn of the loop. Each costs about a millisecond until its handshake is done: a thousand
 of them in a turn would keep calls, timers and the bus waiting for a second."""
-STARVED_WAIT = 1.0
+STARVED_WAIT = 0.1
 """Seconds until the next attempt to accept after the system had no descriptor or memory left."""
 Reason = Literal["permission", "in_use", "not_local", "other"]
 
@@ -85,7 +89,7 @@ class _Door:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._loop.call_exception_handler({"message": "no connection can be accepted", "exception": error})
+                log.warning("connections cannot be accepted", error=error.strerror)
                 self._loop.remove_reader(self._socket.fileno())  # it stays readable: the loop would spin
                 self._wait = self._loop.call_later(STARVED_WAIT, self._open)
                 return
