@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import structlog
-
 from methodhub.core.clock import Clock
 from methodhub.core.deadlines import Deadlines
 from methodhub.net.admission import Admission, Admitted, PreAuthenticationLimits, SocketBudget
@@ -24,14 +22,7 @@ from methodhub.net.tls_stream import TlsStream
 
 __all__ = ["BindError", "Listener", "PreAuthenticationLimits", "SocketBudget"]
 
-log = structlog.get_logger()
-
 BACKLOG = 4_096
-AT_ONCE = 16
-"""Connections accepted in one turn of the loop. Each costs about a millisecond until its handshake is done: a thousand
-of them in a turn would keep calls, timers and the bus waiting for a second."""
-STARVED_WAIT = 0.1
-"""Seconds until the next attempt to accept after the system had no descriptor or memory left."""
 Reason = Literal["permission", "in_use", "not_local", "other"]
 
 
@@ -67,51 +58,6 @@ def _bind_error(name: str, where: str, port: int, error: OSError) -> BindError:
     return BindError("other", f"{start}: {error.strerror or error}.")
 
 
-class _Door:
-    """One listening socket. What it does not accept in this turn waits in the kernel's queue [HUB-storm]."""
-
-    def __init__(self, listening: socket.socket, factory: Callable[[], asyncio.Protocol]) -> None:
-        self._socket = listening
-        self._factory = factory
-        self._loop = asyncio.get_running_loop()
-        self._entering: set[asyncio.Task[None]] = set()
-        self._wait: asyncio.TimerHandle | None = None
-        self._open()
-
-    def _open(self) -> None:
-        self._wait = None
-        self._loop.add_reader(self._socket.fileno(), self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(AT_ONCE):
-            try:
-                accepted, _ = self._socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                log.warning("connections cannot be accepted", error=error.strerror)
-                self._loop.remove_reader(self._socket.fileno())  # it stays readable: the loop would spin
-                self._wait = self._loop.call_later(STARVED_WAIT, self._open)
-                return
-            accepted.setblocking(False)
-            task = self._loop.create_task(self._enter(accepted))
-            self._entering.add(task)
-            task.add_done_callback(self._entering.discard)
-
-    async def _enter(self, accepted: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(self._factory, accepted)
-        except OSError:  # gone already
-            accepted.close()
-
-    def close(self) -> None:
-        if self._wait is not None:
-            self._wait.cancel()
-        else:
-            self._loop.remove_reader(self._socket.fileno())
-        self._socket.close()
-
-
 class Listener:
     """Accepts on any number of addresses and gives each connection a protocol from `protocol_factory`, on TLS after
     the handshake. All times are in seconds of `clock.monotonic`; `deadlines` must be run by the caller.
@@ -143,7 +89,7 @@ class Listener:
         self._tls = tls
         self._proxies = proxies
         self._shares_ports = shares_ports
-        self._servers: list[asyncio.Server | _Door] = []
+        self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
 
     @property
@@ -176,7 +122,7 @@ class Listener:
                 continue
             bound += 1
             self.addresses.append(listening.getsockname()[:2])
-            self._servers.append(_Door(listening, self._accepted))
+            self._servers.append(await loop.create_server(self._accepted, sock=listening, backlog=BACKLOG))
         if not bound:
             raise _bind_error(self.name, where, port, failures[0]) from failures[0]
 
@@ -244,11 +190,10 @@ class Listener:
 
 
 def _bind_inet(family: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:
-    # The protocol is named, or asyncio would not set TCP_NODELAY on what is accepted; for others it is inherited.
+    # The protocol is named, or asyncio would not set TCP_NODELAY on what it accepts.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if shared:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
