@@ -173,6 +173,7 @@ def test_memory_and_others_are_told(world: BulkWorld) -> None:
     assert told == [CertificateExpected, TargetRevoked, DesiredChanged]
     assert {target for event in world.events if isinstance(event, IdentitiesChanged) for target in event.targets} == {
         D,
+        M,
         Target("new"),
     }
     world.events.clear()
