@@ -84,25 +84,24 @@ class Truth:
 
     def _revoke(self, event: TargetRevoked) -> None:
         """An identity was revoked: close what it holds, unless what let it in still does."""
-        attachment = self._table.get(event.target)
         if event.reason is CloseReason.CREDENTIALS_CHANGED:
-            if attachment is None or self._is_still_valid(attachment):
-                return
-            if self._knows(attachment):
-                self._table.close(event.target, event.reason)
-            else:
-                self._background.spawn(self._check(attachment))
+            attachment = self._table.get(event.target)
+            if attachment is not None:
+                self._close_if_invalid(attachment)
             return
         self._table.close(event.target, event.reason)
         if event.reason is CloseReason.DELETED:
             self._presence.forget(event.target)
 
-    def _knows(self, attachment: Attachment) -> bool:
+    def _close_if_invalid(self, attachment: Attachment) -> None:
+        """As far as memory knows; what it does not know is read."""
         try:
-            self._registry.in_memory(attachment.target)
+            identity = self._registry.in_memory(attachment.target)
         except KeyError:
-            return False
-        return True
+            self._background.spawn(self._check(attachment))
+            return
+        if identity is None or not self._lets_in(attachment, identity):
+            self._table.close(attachment.target, CloseReason.CREDENTIALS_CHANGED)
 
     async def _check(self, attachment: Attachment) -> None:
         """Another node wrote the identity: read it."""
@@ -141,20 +140,8 @@ class Truth:
 
     def _close_invalid(self) -> None:
         for attachment in self._table:
-            if not self._is_still_valid(attachment):
-                if self._knows(attachment):
-                    self._table.close(attachment.target, CloseReason.CREDENTIALS_CHANGED)
-                else:
-                    self._background.spawn(self._check(attachment))
+            self._close_if_invalid(attachment)
         self._policies.tell_watchers()
-
-    def _is_still_valid(self, attachment: Attachment) -> bool:
-        """As far as memory knows."""
-        try:
-            identity = self._registry.in_memory(attachment.target)
-        except KeyError:
-            return False
-        return identity is not None and self._lets_in(attachment, identity)
 
     def _lets_in(self, attachment: Attachment, identity: Identity) -> bool:
         return is_still_valid(attachment.credential, identity.authentication, self._policies, self._authorities)
