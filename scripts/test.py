@@ -11,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""With compiled files kept: the tests start some hundred processes, each of which would compile all of it anew."""
 
 CHECKS = [
     ("format", [BIN / "ruff", "format", "--check", "--quiet", "."]),
@@ -31,9 +33,7 @@ def main(arguments: list[str]) -> int:
     for name, command in steps:
         print(f"== {name}", flush=True)
         start = time.monotonic()
-        code = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, check=False
-        ).returncode
+        code = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=False).returncode
         print(f"== {name}: {'ok' if code == 0 else f'FAILED ({code})'} in {time.monotonic() - start:.1f} s", flush=True)
         if code:
             failed.append(name)

@@ -292,9 +292,11 @@ def test_calls_through_both_nodes_while_devices_move(pair: Pair, name: str) -> N
             seen.extend(json.loads(request.payload) for request in device.seen)
             device = newer
         stop.set()
+        no_more_calls.wait(PATIENCE)
         device.close()
         seen.extend(json.loads(request.payload) for request in device.seen)
 
+    no_more_calls = threading.Event()
     mover = threading.Thread(target=move)
     with Caller(pair.a) as one, Caller(pair.b) as two:
         mover.start()
@@ -304,6 +306,7 @@ def test_calls_through_both_nodes_while_devices_move(pair: Pair, name: str) -> N
                 number += 1
                 response = caller.invoke(name, payload=number, connectTimeoutInSeconds=5)
                 codes.append(0 if response.status == 200 else response.code)
+        no_more_calls.set()
         mover.join(PATIENCE)
     assert set(codes) <= {0, 400027, 404104}, set(codes)
     assert codes.count(0) > 20
