@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import threading
 import types
@@ -15,8 +14,10 @@ from pathlib import Path
 import pytest
 import uvicorn
 from starlette.types import ASGIApp
+from structlog.testing import capture_logs
 
 from methodhub.cli.app import main
+from tests.harness import RunningHub
 
 from .fake_hub import FakeHub
 
@@ -89,18 +90,13 @@ def fake_running(fake: FakeHub, socket_path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def real_running(data_dir: Path) -> Iterator[None]:
-    command = [sys.executable, "-m", "methodhub", "serve", "--data-dir", str(data_dir), "--json"]
-    process = subprocess.Popen(
-        [*command, "--https-port", "0", "--mqtt-port", "0", "--amqp-port", "0"], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        assert '"ready": true' in process.stdout.readline()
+    with (
+        capture_logs(),
+        RunningHub(
+            data_dir, in_memory=False, hostname=("127.0.0.1", "localhost"), https_port=0, mqtt_port=0, amqp_port=0
+        ),
+    ):
         yield
-    finally:
-        process.terminate()
-        process.wait(20)
-        process.stdout.close()
 
 
 WorldMaker = Callable[[str], contextlib.AbstractContextManager[World]]
