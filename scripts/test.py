@@ -19,7 +19,9 @@ CHECKS = [
     ("lint", [BIN / "ruff", "check", "--quiet", "."]),
     ("types", [BIN / "mypy"]),
 ]
-TESTS = [("tests", [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", "not verify"])]
+WORKERS = 2 * (os.cpu_count() or 1)
+"""Tests wait for the devices, hubs and Node programs that they start about half of their time."""
+TESTS = [("tests", [sys.executable, "-m", "pytest", f"-n{WORKERS}", "--dist", "worksteal", "-m", "not verify"])]
 VERIFY = [("verify", [sys.executable, "-m", "pytest", "-m", "verify"])]
 
 
