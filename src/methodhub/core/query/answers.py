@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ class Answer:
 
 
 class Answers:
-    """Each raises 400004 for a wrong text, with line and column, and 400024 for a query that takes too long."""
+    """Texts are parsed in a thread: to load the parser, and to read a long text, takes a tenth of a second.
+
+    Each raises 400004 for a wrong text, with line and column, and 400024 for a query that takes too long."""
 
     def __init__(self, queries: Queries, continuations: Continuations) -> None:
         self._queries = queries
@@ -35,7 +38,7 @@ class Answers:
         """Also raises 400004 for a continuation that is not of this text."""
         subject = f"query\n{text}"
         after = None if continuation is None else self._continuations.position(subject, continuation)
-        query = parse_query(text)
+        query = await asyncio.to_thread(parse_query, text)
         with told():
             page = await self._queries.run(query, after, limit)
         next_ = None if page.next is None else self._continuations.token(subject, page.next)
@@ -44,12 +47,12 @@ class Answers:
     async def targets(self, condition: str, after: Target, limit: int) -> list[Target]:
         """Those that a condition means (`parser.parse_condition`), behind `after` in the order of ids; `Target("")` is
         before all."""
-        parsed = parse_condition(condition)
+        parsed = await asyncio.to_thread(parse_condition, condition)
         with told():
             return await self._queries.select_targets(parsed, after, limit)
 
     async def count(self, condition: str) -> int:
-        parsed = parse_condition(condition)
+        parsed = await asyncio.to_thread(parse_condition, condition)
         with told():
             return await self._queries.count(parsed)
 

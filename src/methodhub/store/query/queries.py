@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select, tuple_
@@ -14,7 +16,6 @@ from methodhub.core.query.page import OutOfRange, Page, TooDeep
 from methodhub.core.query.tree import UNDEFINED, Aggregate, Collection, Condition, Path, Query
 from methodhub.core.twins.model import Twin
 from methodhub.store.database import Database
-from methodhub.store.engines.lanes import Result, Work
 from methodhub.store.jobs.rows import device_job_of
 from methodhub.store.query import groups
 from methodhub.store.query.documents import DOCUMENTS
@@ -48,36 +49,34 @@ class SqlQueries:
         assert isinstance(taken, int)
         if query.top is not None:
             limit = min(limit, query.top - taken)
-
-        def work(connection: Connection) -> Page:
-            pages = Pages(Expressions(DOCUMENTS[connection.dialect.name], query.condition.collection))
-            rows = connection.execute(pages.of(query, tuple(key), limit + 1)).all()
-            found = [pages.row(query, row) for row in rows[:limit]]
-            more = len(rows) > limit and taken + limit != query.top
-            return Page(found, (taken + limit, *pages.key(query, rows[limit - 1])) if more else None)
-
-        return await self._query(work)
+        pages = self._pages(query.condition)
+        rows = await self._rows(lambda: pages.of(query, tuple(key), limit + 1))
+        found = [pages.row(query, row) for row in rows[:limit]]
+        more = len(rows) > limit and taken + limit != query.top
+        return Page(found, (taken + limit, *pages.key(query, rows[limit - 1])) if more else None)
 
     async def select_targets(self, condition: Condition, after: Target | None, limit: int) -> list[Target]:
-        def work(connection: Connection) -> list[Target]:
-            pages = Pages(Expressions(DOCUMENTS[connection.dialect.name], condition.collection))
-            last = () if after is None else after if condition.collection is Collection.MODULES else after[:1]
-            ids = select(identities.c.device_id, identities.c.module_id)
-            return [Target(*row) for row in connection.execute(pages.behind(ids, condition, last).limit(limit))]
-
-        return await self._query(work)
+        pages = self._pages(condition)
+        last = () if after is None else after if condition.collection is Collection.MODULES else after[:1]
+        ids = select(identities.c.device_id, identities.c.module_id)
+        rows = await self._rows(lambda: pages.behind(ids, condition, last).limit(limit))
+        return [Target(*row) for row in rows]
 
     async def count(self, condition: Condition) -> int:
-        def work(connection: Connection) -> int:
-            pages = Pages(Expressions(DOCUMENTS[connection.dialect.name], condition.collection))
-            return int(connection.execute(pages.chosen(select(func.count()), condition)).scalar_one())
+        pages = self._pages(condition)
+        ((count,),) = await self._rows(lambda: pages.chosen(select(func.count()), condition))
+        return int(count)
 
-        return await self._query(work)
+    def _pages(self, condition: Condition) -> Pages:
+        return Pages(Expressions(DOCUMENTS[self._database.dialect], condition.collection))
 
-    async def _query(self, work: Work[Result]) -> Result:
-        def told(connection: Connection) -> Result:
+    async def _rows(self, build: Callable[[], Select[Any]]) -> Sequence[Row[Any]]:
+        # A long one takes half a second to build: the loop has better to do.
+        statement = await asyncio.to_thread(build)
+
+        def work(connection: Connection) -> Sequence[Row[Any]]:
             try:
-                return work(connection)
+                return connection.execute(statement).all()
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) == NUMERIC_VALUE_OUT_OF_RANGE:
                     raise OutOfRange from error
@@ -85,7 +84,7 @@ class SqlQueries:
                     raise TooDeep from error
                 raise
 
-        return await self._database.query(told, self._seconds)
+        return await self._database.query(work, self._seconds)
 
 
 class Pages:
