@@ -119,6 +119,22 @@ class _Socket(asyncio.Protocol):
         """When each PING that is not yet answered was sent, and whom to tell of the answer."""
         self.is_full = False
         self.is_dead = False
+        self._unsent: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Sent with all that is written in this turn of the loop: a system call for each message would be the greater
+        part of what a call to another node costs."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._unsent.append(data)
+
+    def flush(self) -> None:
+        if self._unsent and not self.is_dead:
+            self.transport.write(b"".join(self._unsent))
+        self._unsent.clear()
+
+    def unsent_bytes(self) -> int:
+        return self.transport.get_write_buffer_size() + sum(map(len, self._unsent))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
@@ -142,7 +158,7 @@ class _Socket(asyncio.Protocol):
                     self.pings.popleft()[1]()
                     self.line.note_ready()
             elif event is Signal.PING:
-                self.transport.write(PONG)
+                self.write(PONG)
             elif isinstance(event, Refusal):
                 self.refusal = event.text
                 log.warning("NATS refuses", error=event.text)
@@ -151,7 +167,7 @@ class _Socket(asyncio.Protocol):
 
     def ping(self, answered: Callable[[], None]) -> None:
         self.pings.append((self.line.clock.monotonic(), answered))
-        self.transport.write(PING)
+        self.write(PING)
 
     def pause_writing(self) -> None:
         self.is_full = True
@@ -215,7 +231,8 @@ class Line:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
         if current is not None and not current.is_dead:
-            current.transport.close()  # flushes first
+            current.flush()
+            current.transport.close()  # sends first what it holds
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CONNECT_TIMEOUT):
                     await asyncio.shield(current.ended)
@@ -226,7 +243,7 @@ class Line:
         """Does nothing while the line is down."""
         current = self._socket
         if current is not None:
-            current.transport.write(data)
+            current.write(data)
 
     def ping(self, answered: Callable[[], None]) -> None:
         """Call `answered` when the server has read all that was sent before; never if the line is lost first."""
@@ -266,7 +283,7 @@ class Line:
         if current is None:
             return
         waits = now - current.pings[0][0] if current.pings else 0.0
-        if waits > SILENCE or current.transport.get_write_buffer_size() > WRITE_BUFFER_AT_MOST:
+        if waits > SILENCE or current.unsent_bytes() > WRITE_BUFFER_AT_MOST:
             log.warning("NATS is silent", seconds=round(waits, 1))
             current.abort()
             return
@@ -349,7 +366,7 @@ class Line:
         if not info.headers:
             raise LineFailure("the server is too old: it cannot tell that nobody is subscribed")
         answered = asyncio.Event()
-        current.transport.write(connect(self._name, server.user, server.password, server.token))
+        current.write(connect(self._name, server.user, server.password, server.token))
         current.ping(answered.set)
         answer = loop.create_task(answered.wait())
         try:

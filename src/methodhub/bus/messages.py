@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, get_args
 
 import msgspec
@@ -183,6 +184,7 @@ def decode_reply(data: bytes) -> Outcome | NotClaimed | Moved:
 # Subjects.
 
 
+@lru_cache(maxsize=20_000)
 def _token(name: str) -> bytes:
     """Any id as one token of a subject: never empty, never a wildcard, never two ids alike."""
     return urlsafe_b64encode(name.encode()).rstrip(b"=")
