@@ -252,6 +252,13 @@ def test_a_job_calls_the_devices_of_all_nodes_once(pair: Pair, name: str) -> Non
     assert [len(device.seen) for device in devices] == [1] * 20
 
 
+def test_nodes_share_the_places_of_a_job(pair: Pair) -> None:
+    """[HUB-job-places]"""
+    schedulers = [node.hub.scheduler for node in pair]
+    shares = [[each.places(whole) for each in schedulers if each is not None] for whole in (1, 2, 3)]
+    assert [sorted(each) for each in shares] == [[0, 1], [1, 1], [1, 2]]
+
+
 class Moving(Device):
     """Its connection may end at any byte."""
 

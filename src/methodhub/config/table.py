@@ -183,7 +183,11 @@ class Settings(BaseSettings):
     )
     modules_per_device: int = whole(50, 1, 10_000, "modules", "Modules that one device may have.")
     job_concurrency: int = whole(
-        500, 1, 100_000, "devices", "Devices that all jobs together call at once, shared evenly between them."
+        500,
+        1,
+        100_000,
+        "devices",
+        "Devices that all jobs together call at once on each node, shared evenly between them.",
     )
     running_jobs: int = whole(
         100, 1, 10_000, "jobs", "Jobs that run or wait to run at once; a further one is refused with 429004."

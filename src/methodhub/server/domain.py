@@ -125,6 +125,10 @@ class Domain:
         """This node's part of what the whole hub may do: 1 without other nodes."""
         return 1.0
 
+    def places(self, whole: int) -> int:
+        """This node's part of a number of places; the parts of all nodes make up the whole."""
+        return whole
+
     async def open_bus(self) -> Bus:
         """Raises StartError."""
         return LocalBus()

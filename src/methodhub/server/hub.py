@@ -137,6 +137,14 @@ class Hub(Domain):
         """[HUB-throttle-share] Each live node spends as much as any other."""
         return 1.0 if self._nats is None else 1.0 / (1 + len(self._nats.roster.live()))
 
+    def places(self, whole: int) -> int:
+        """[HUB-job-places]"""
+        if self._nats is None:
+            return whole
+        nodes = sorted({*self._nats.roster.live(), self._nats.node})
+        part, left = divmod(whole, len(nodes))
+        return part + (nodes.index(self._nats.node) < left)
+
     def node_id(self) -> str:
         return self.node.node_id
 

@@ -49,6 +49,7 @@ def build_scheduler(domain: Domain, methods: Methods, node: Node) -> Scheduler:
         lambda: (attachment.target for attachment in table),
     )
     scheduler.share = domain.share
+    scheduler.places = domain.places
     jobs = domain.jobs
     jobs.on_change = scheduler.poke
     jobs.progress_of = scheduler.progress_of

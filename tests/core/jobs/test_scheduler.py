@@ -211,6 +211,27 @@ def test_no_more_devices_at_once_than_the_job_says() -> None:
         assert most <= 7
 
 
+@pytest.mark.parametrize("parts", [(2, 1), (3, 0)])
+def test_no_more_devices_at_once_than_the_job_says_on_all_nodes(parts: tuple[int, int]) -> None:
+    """[HUB-job-places] Each node has a part of them; one without any lends a hand when it gets one."""
+    with World(30) as world:
+        other = world.new_scheduler()
+        world.start(other, alone=False)
+        schedulers = (world.scheduler, other)
+        world.scheduler.places = lambda whole: parts[0]
+        other.places = lambda whole: parts[1]
+        world.answer = lambda target: None
+        world.create(concurrency=3)
+        world.until(lambda progress: [each.in_flight for each in schedulers] == [*parts], pace=0.05)
+        other.places = lambda whole: parts[1] + 1
+        world.until(lambda progress: other.in_flight == parts[1] + 1, pace=0.05)
+        world.answer = lambda target: DONE
+        for target in world.open:
+            world.settle(target)
+        assert world.until(lambda progress: progress.status.has_ended, pace=0.05).succeeded_count == 30
+        assert world.called() == dict.fromkeys(world.targets, 1)
+
+
 def test_a_device_is_called_again_where_that_is_asked_for() -> None:
     with World(1) as world:
         outcomes: list[HubError | MethodResult] = [BUSY, SILENT, DONE]
@@ -443,7 +464,6 @@ def test_two_nodes_share_a_job() -> None:
         progress = world.until(lambda progress: progress.status.has_ended, pace=0.05)
         assert (progress.device_count, progress.succeeded_count) == (5_000, 5_000)
         assert world.called() == dict.fromkeys(world.targets, 1)
-        other.abort()
 
 
 def test_old_jobs_are_forgotten() -> None:

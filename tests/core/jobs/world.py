@@ -74,6 +74,7 @@ class World:
         self.database = self.run(open_database(None))
         self.store = FlakyStore(self.database)
         self.jobs = Jobs(self.store, self.clock, self._select, self._count, running_jobs=self.limits.running_jobs)
+        self.schedulers: list[Scheduler] = []
         self.scheduler = self.new_scheduler()
 
     def new_scheduler(self) -> Scheduler:
@@ -91,6 +92,7 @@ class World:
         self.jobs.on_change = scheduler.poke
         self.jobs.progress_of = scheduler.progress_of
         scheduler.on_change = self.jobs.changed
+        self.schedulers.append(scheduler)
         return scheduler
 
     def __enter__(self) -> Self:
@@ -109,7 +111,8 @@ class World:
         self.loop.close()
 
     async def _close(self) -> None:
-        self.scheduler.abort()
+        for scheduler in self.schedulers:
+            scheduler.abort()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others)

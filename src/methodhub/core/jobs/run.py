@@ -259,7 +259,7 @@ class JobRun:
         room = self._scheduler.room(self)
         limit = self.job.options.concurrency
         if limit is not None:
-            room = min(room, limit - self.in_flight)
+            room = min(room, self._scheduler.places(limit) - self.in_flight)
         now = self._clock.monotonic()
         if self._pace is not None:
             room = min(room, self._pace.turns(now))

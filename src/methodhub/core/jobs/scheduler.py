@@ -75,6 +75,8 @@ class Scheduler:
         """Told when other nodes were found dead."""
         self.share: Callable[[], float] = lambda: 1.0
         """This node's part of each rate."""
+        self.places: Callable[[int], int] = lambda whole: whole
+        """This node's part of a number of devices at once."""
         self.pace = None if limits.rate is None else self.new_pace(limits.rate)
         self.in_flight = 0
         self.runs: dict[str, JobRun] = {}
@@ -199,6 +201,7 @@ class Scheduler:
             run = self.runs.get(job.job_id)
             if run is not None:
                 run.take(job.progress)
+                run.wake()  # its part of the job's devices may be another, since nodes came or went
                 continue
             begun = await self.store.begin(job.job_id, now)
             if begun is not None or job.progress.status is JobStatus.RUNNING:
