@@ -91,6 +91,14 @@ class PostgresServer:
             self._process.stderr.close()
             self._process = None
 
+    def signal(self, which: signal.Signals) -> None:
+        """To all its processes, the last one first: SIGSTOP lets it hang, SIGCONT go on."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in [*map(int, children), pid]:
+            os.kill(each, which)
+
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None

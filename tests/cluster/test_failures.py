@@ -271,6 +271,24 @@ def test_the_database_is_restarted(cluster: Cluster, database: PostgresServer) -
     try_out(cluster, work, AWAY, LOST, NOT_SERVED)
 
 
+@pytest.mark.parametrize("seconds", [6, LEASE + 5])
+def test_the_database_hangs(cluster: Cluster, database: PostgresServer, seconds: float) -> None:
+    """Its processes stand still with their connections open, the second time for longer than a node's lease: calls go
+    on, what needs the store waits for it, and no node that could not renew its lease stays taken for dead."""
+
+    async def work(fleet: Fleet) -> None:
+        database.signal(signal.SIGSTOP)
+        try:
+            await pause(2)
+            fleet.shake()
+            await pause(seconds - 2)
+        finally:
+            database.signal(signal.SIGCONT)
+        await is_back(fleet)
+
+    try_out(cluster, work, AWAY, LOST, REPLACED, NOT_SERVED)
+
+
 def test_the_database_fails_over(stack: ExitStack, tmp_path: Path, nats: RunningNats) -> None:
     """To a standby that had confirmed each commit, and that the URL names beside the primary."""
     primary = stack.enter_context(running_server(DURABLE))

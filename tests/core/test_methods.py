@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from methodhub.core.calls import MethodRequest, Outcome
-from methodhub.core.identity import Identity, Target
+from methodhub.core.identity import Authentication, Identity, Target
+from methodhub.core.methods import LOOK_UP_PATIENCE
 from methodhub.core.ports import NOT_CLAIMED, CloseReason, NotClaimed, TargetRevoked
-from tests.rooms.world import ALL, World
+from tests.rooms.world import ALL, Caller, World
 
 D = Target("d")
 
@@ -27,6 +29,32 @@ def test_a_store_that_is_away_is_503001_for_nothing_was_delivered(world: World) 
 
     world.registry._store = Away()  # type: ignore[assignment]
     assert world.call(D).code == 503001
+    assert world.is_idle()
+
+
+@pytest.mark.parametrize("connect", [0, 30])
+def test_a_store_that_hangs_is_not_waited_for_any_longer_than_the_bus(world: World, connect: int) -> None:
+    """[HUB-registry-away]"""
+
+    goes_on = asyncio.Event()
+
+    class Hanging:
+        async def get(self, target: Target) -> Identity | None:
+            await goes_on.wait()
+            return Identity(target, "", "", Authentication())
+
+    async def call() -> Caller:
+        return Caller(world, D, MethodRequest("m", b"1", 30, connect))
+
+    world.registry._store = Hanging()  # type: ignore[assignment]
+    caller = world.run(call())
+    world.advance(LOOK_UP_PATIENCE - 0.1)
+    assert not world.is_idle()
+    world.advance(0.2)
+    assert caller.code == 503001
+    assert world.is_idle()
+    goes_on.set()
+    world.settle()
     assert world.is_idle()
 
 

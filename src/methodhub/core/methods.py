@@ -21,6 +21,10 @@ from methodhub.metrics import Metrics
 log = structlog.get_logger()
 
 
+LOOK_UP_PATIENCE = 5.0
+"""Seconds that a call waits for the registry to tell whether its target exists."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallLimits:
     hub_open_calls: int = 100_000
@@ -39,10 +43,25 @@ def stopping() -> HubError:
     return HubError(ErrorCode.ServiceUnavailable, "The hub is stopping. The call did not reach the device.")
 
 
-class Invocation(Deadline):
-    """One call from the caller's request to its outcome; the deadline is the end of the connect timeout."""
+def registry_away() -> HubError:
+    return HubError(ErrorCode.ServiceUnavailable, "The identity registry is away. The call reached no device.")
 
-    __slots__ = ("_handed", "_methods", "_stop_waiting", "_was_woken", "request", "settle", "started", "target")
+
+class Invocation(Deadline):
+    """One call from the caller's request to its outcome. The deadline is first the end of the registry's time, then
+    that of the connect timeout."""
+
+    __slots__ = (
+        "_handed",
+        "_has_begun",
+        "_methods",
+        "_stop_waiting",
+        "_was_woken",
+        "request",
+        "settle",
+        "started",
+        "target",
+    )
 
     def __init__(self, methods: Methods, target: Target, request: MethodRequest, settle: Settle) -> None:
         self._bucket = None
@@ -51,6 +70,7 @@ class Invocation(Deadline):
         self._stop_waiting: Callable[[], None] | None = None
         self._was_woken = False
         """Whether the target was claimed while the bus looked for it: it may have looked too early."""
+        self._has_begun = False
         self.target = target
         self.request = request
         self.settle = settle
@@ -62,6 +82,7 @@ class Invocation(Deadline):
 
     def begin(self) -> None:
         """The target exists and is enabled: look for its claimant, and wait for one if the caller allows it."""
+        self._has_begun = True
         timeout = self.request.connect_timeout
         if timeout > 0:
             # Register first, then look: a claim between the two would be missed the other way round.
@@ -90,6 +111,9 @@ class Invocation(Deadline):
 
     def expired(self) -> None:
         """[HUB-connect-timeout] Used up. A call that was handed over meanwhile goes on: responseTimeout runs."""
+        if not self._has_begun:  # [HUB-registry-away] nobody hangs because the store does
+            self.finish(registry_away())
+            return
         self._forget_waiter()
         if self._handed is None:
             self.finish(not_online(self.request.connect_timeout))
@@ -111,8 +135,9 @@ class Invocation(Deadline):
         if self not in open_calls:
             return False
         open_calls.discard(self)
-        if self._stop_waiting is not None:
+        if self._bucket is not None:
             self.cancel_deadline()
+        if self._stop_waiting is not None:
             self._forget_waiter()
         return True
 
@@ -147,13 +172,14 @@ class Methods:
         invocation = Invocation(self, target, request, settle)
         if self._stopping:
             self._refuse(invocation, stopping())
-        elif len(self.open) >= self.limits.hub_open_calls:
+        elif max(len(self.open), len(self._look_ups)) >= self.limits.hub_open_calls:
             self._refuse(invocation, self._too_many())
         else:
             self.open.add(invocation)
             if self.registry.is_known_active(target):
                 invocation.begin()
             else:
+                self.deadlines.add(invocation.started + LOOK_UP_PATIENCE, invocation)
                 task = asyncio.get_running_loop().create_task(self._look_up(invocation))
                 self._look_ups.add(task)
                 task.add_done_callback(self._look_ups.discard)
@@ -166,11 +192,10 @@ class Methods:
             invocation.finish(error)
         except Exception:
             log.exception("identity look-up failed", target=str(invocation.target))
-            invocation.finish(
-                HubError(ErrorCode.ServiceUnavailable, "The identity registry is away. The call reached no device.")
-            )
+            invocation.finish(registry_away())
         else:
             if invocation in self.open:
+                invocation.cancel_deadline()
                 invocation.begin()
 
     def ended(self, invocation: Invocation, outcome: Outcome) -> None:
@@ -205,7 +230,7 @@ class Methods:
     def _too_many(self) -> HubError:
         return HubError(
             ErrorCode.ThrottlingException,
-            f"The hub holds {len(self.open)} open calls of at most {self.limits.hub_open_calls}.",
+            f"The hub holds as many open calls as it may: {self.limits.hub_open_calls}.",
         )
 
     def _on_event(self, event: Event) -> None:
