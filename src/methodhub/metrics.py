@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector, CollectorRegistry
 
 LATENCY_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the latency histogram, in seconds."""
+
+
+def _registry(collector: Collector) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return registry
+
+
+class OfWorkers:
+    """The expositions of several processes as one: each sample says of which it is. None: it does not answer."""
+
+    def __init__(self, texts: Mapping[int, str | None]) -> None:
+        self._texts = texts
+
+    def exposition(self) -> bytes:
+        return generate_latest(_registry(self))
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for worker, text in self._texts.items():
+            for family in text_string_to_metric_families(text or ""):
+                of_all = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                of_all.samples += [
+                    sample._replace(labels={**sample.labels, "worker": str(worker)}) for sample in family.samples
+                ]
+        yield from families.values()
+        up = GaugeMetricFamily("methodhub_worker_up", "Whether the worker answers", labels=["worker"])
+        for worker, text in self._texts.items():
+            up.add_metric([str(worker)], text is not None)
+        yield up
 
 
 class Metrics:
@@ -48,9 +79,7 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All metrics in the Prometheus text format."""
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry)
+        return generate_latest(_registry(self))
 
     def collect(self) -> Iterable[Metric]:
         calls = CounterMetricFamily("methodhub_calls", "Ended method calls by outcome", labels=["outcome"])

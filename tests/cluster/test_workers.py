@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -87,8 +88,12 @@ def test_workers_share_devices_and_stand_in_for_each_other(hub: HubProcess) -> N
 
 async def share(hub: HubProcess) -> None:
     devices = await connect(hub)
-    assert 0 < hub.metric("connected_targets") < NUMBER  # the administrator's socket is that of one of them
+    counts = connected(hub)
+    assert sum(counts) == NUMBER
+    assert min(counts) > 0
+    assert hub.metric("worker_up") == 2
     await all_answer(hub, devices)
+    assert hub.metric("calls_total") == 8 * NUMBER / 2
     for number in (1, 0):
         before = workers(hub)
         os.kill(before[number], signal.SIGKILL)
@@ -103,6 +108,18 @@ async def share(hub: HubProcess) -> None:
         after = workers(hub)
         assert after[number] != before[number]
         assert after[1 - number] == before[1 - number]
+
+
+def connected(hub: HubProcess) -> list[int]:
+    """Devices of each worker, as either of them tells."""
+    pattern = re.compile(r'methodhub_connected_targets\{worker="(\d)"\} (\d+)\.0')
+    told = []
+    for name in ("methodhub.sock", "worker-1.sock"):
+        transport = httpx.HTTPTransport(uds=str(hub.data_dir / name))
+        with httpx.Client(transport=transport, base_url="http://localhost") as client:
+            told.append(sorted(pattern.findall(client.get("/metrics").text)))
+    assert told[0] == told[1]
+    return [int(count) for _, count in told[0]]
 
 
 async def has_ended(device: Device) -> bool:

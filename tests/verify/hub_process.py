@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import resource
 import signal
 import ssl
@@ -106,7 +107,9 @@ class HubProcess:
     def metric(self, name: str) -> float:
         with self.admin() as client:
             lines = client.get("/metrics").text.splitlines()
-        return float(next(line.split()[1] for line in lines if line.startswith(f"methodhub_{name} ")))
+        found = [line.rpartition(" ")[2] for line in lines if re.match(rf"methodhub_{name}[ {{]", line)]
+        assert found, f"no metric {name}"
+        return sum(map(float, found))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Another process has no events for us: look again and again."""

@@ -116,10 +116,12 @@ async def devices(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """Prometheus text, for an administrator or a back end with ServiceConnect."""
+    """Prometheus text, for an administrator or a back end with ServiceConnect; with `worker` of this process alone."""
     services = services_of(request)
     if getattr(request.state, "refusal", None) is not None:
         raise request.state.refusal
     if Action.TWINS_READ not in request.state.principal.actions:
         demand(request, Action.TWINS_READ)
-    return Response(services.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    of_all = None if "worker" in request.query_params else services.metrics_of_workers
+    text = services.metrics.exposition() if of_all is None else await of_all()
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

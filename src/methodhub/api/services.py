@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from methodhub.core.access import ADMINISTRATOR, AuthenticationError, Policies, Principal, unauthorized
@@ -87,6 +87,8 @@ class ApiServices:
     """None where no issuer of bearer tokens is configured."""
     throttles: Throttles | None = None
     is_basic_tier: bool = False
+    metrics_of_workers: Callable[[], Awaitable[bytes]] | None = None
+    """Where several processes are this hub: what all of them count, as Prometheus text."""
     request_ids: RequestIds = field(default_factory=RequestIds)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from ipaddress import ip_network
 
 import structlog
@@ -10,7 +11,7 @@ import structlog
 from methodhub.api.app import build_app
 from methodhub.api.http import HttpServer
 from methodhub.bus.nats import NatsBus
-from methodhub.config import SOCKET_NAME, Settings
+from methodhub.config import Settings
 from methodhub.core.clock import Clock
 from methodhub.core.jobs.node import BEAT, Node
 from methodhub.core.jobs.scheduler import Scheduler
@@ -31,6 +32,7 @@ from methodhub.server.domain import Domain
 from methodhub.server.jobs import build_scheduler
 from methodhub.server.limits import KEY_CHECK_INTERVAL
 from methodhub.server.truth import RECHECK_INTERVAL
+from methodhub.server.workers import MetricsOfWorkers, socket_name
 
 log = structlog.get_logger()
 
@@ -91,11 +93,13 @@ class Hub(Domain):
         self.scheduler.on_buried = self._disconnect_dead
         tls = await self._load_certificates()
         services = self.api_services(self.methods)
+        if self._worker is not None:
+            of_all = MetricsOfWorkers(self._worker, settings, self.metrics)
+            services = replace(services, metrics_of_workers=of_all.exposition)
         app = build_app(services)
         protocols = device_protocols(self._device_services())
         await self._listen(tls, HttpServer(app, services, device_protocols=protocols), protocols)
-        if self._worker is None or self._worker.number == 0:
-            await self._listen_to_administrator(HttpServer(app, services, administrator=True))
+        await self._listen_to_administrator(HttpServer(app, services, administrator=True))
         self._count_sockets()
         self.background.run_clock()
         self.background.every(WRITE_INTERVAL, self.presence.write)
@@ -205,7 +209,7 @@ class Hub(Domain):
     async def _listen_to_administrator(self, server: HttpServer) -> None:
         try:
             await self._listeners.add("administration", server.connection).bind_unix(
-                self.settings.data_dir / SOCKET_NAME
+                self.settings.data_dir / socket_name(self._worker)
             )
         except BindError as error:
             raise StartError(str(error)) from error

@@ -11,11 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import structlog
 
 from methodhub.bus.line import LineFailure
 from methodhub.bus.server import OwnServer
-from methodhub.config import Settings
+from methodhub.config import SOCKET_NAME, Settings
+from methodhub.metrics import Metrics, OfWorkers
 from methodhub.process import ReadyFacts, StartError, Worker
 from methodhub.server.domain import Domain
 
@@ -24,6 +26,8 @@ log = structlog.get_logger()
 WORKER = "WORKER_OF_METHODHUB"
 """Tells a process that it is a worker, and of which bus: its number, a space, a URL. In the environment, since anyone
 may read arguments."""
+ASK_TIMEOUT = 2.0
+"""Seconds that one worker waits for another's metrics."""
 RESTART_WAIT = 0.2
 """Seconds after a worker ended by itself."""
 
@@ -31,6 +35,36 @@ RESTART_WAIT = 0.2
 def this_worker() -> Worker | None:
     number, _, nats_url = os.environ.get(WORKER, "").partition(" ")
     return Worker(int(number), nats_url) if nats_url else None
+
+
+def socket_name(worker: Worker | None) -> str:
+    """The administrator's socket of a hub, which is the first worker's; the others have each its own."""
+    return SOCKET_NAME if worker is None or worker.number == 0 else f"worker-{worker.number}.sock"
+
+
+class MetricsOfWorkers:
+    """[HUB-workers] What all workers count: whoever asks reaches one of them, as the kernel likes."""
+
+    def __init__(self, worker: Worker, settings: Settings, own: Metrics) -> None:
+        self._worker = worker
+        self._settings = settings
+        self._own = own
+
+    async def exposition(self) -> bytes:
+        numbers = range(self._settings.workers)
+        return OfWorkers(dict(zip(numbers, await asyncio.gather(*map(self._text, numbers)), strict=True))).exposition()
+
+    async def _text(self, number: int) -> str | None:
+        if number == self._worker.number:
+            return self._own.exposition().decode()
+        path = self._settings.data_dir / socket_name(Worker(number, self._worker.nats_url))
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        try:
+            async with httpx.AsyncClient(transport=transport, timeout=ASK_TIMEOUT) as client:
+                answer = await client.get(f"http://localhost/metrics?worker={number}")
+        except httpx.HTTPError:
+            return None
+        return answer.text if answer.is_success else None
 
 
 class Workers:
