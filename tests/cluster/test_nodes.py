@@ -15,6 +15,7 @@ from methodhub.core.identity import Target
 from methodhub.iothub.mqtt import DESIRED_PROPERTIES
 from methodhub.iothub.sas import build_token
 from methodhub.server.truth import RECHECK_INTERVAL
+from tests.amqp.peers import AmqpDevice
 from tests.certificates import authority
 from tests.cluster.pair import Pair
 from tests.harness import PATIENCE, RunningHub
@@ -110,6 +111,24 @@ def test_whoever_connects_elsewhere_is_called_there_at_once(pair: Pair, name: st
                 assert len(device.seen) == 2
                 assert older.is_closed()
                 device.close()
+
+
+def test_amqp_devices_are_called_through_the_other_node_and_taken_over(pair: Pair, name: str) -> None:
+    """[HUB-takeover] From MQTT on one node to AMQP on the other, and back."""
+    with ready_device(pair.a, name) as first, AmqpDevice(pair.b, name) as second:
+        assert first.is_closed()
+        for number, node in enumerate(pair):
+            with Caller(node) as caller:
+                caller.send(caller.call(name, payload=number))
+                request = second.methods.request()
+                assert request.payload == b"%d" % number
+                second.methods.answer(request, body=b'"amqp"')
+                assert json.loads(caller.response().body)["payload"] == "amqp"
+        third = Answering(pair.a, name)
+        assert [invoke(node, name, "mqtt") for node in pair] == [(0, "mqtt")] * 2
+        assert len(third.seen) == 2
+        assert {second.detached().condition for _ in range(2)} == {"amqp:link:stolen"}
+        third.close()
 
 
 @pytest.mark.parametrize("connect", [connected, ready_device])
