@@ -41,6 +41,14 @@ def new_address() -> str:
     return f"127.{10 + os.getpid() % 240}.{number // 250}.{number % 250 + 1}"
 
 
+def administrator(data_dir: Path, socket_name: str = "methodhub.sock") -> httpx.Client:
+    """On the hub's UNIX socket. With a context of TLS that is never used: without one, httpx loads the system's
+    authorities each time, which takes longer than most tests."""
+    unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    transport = httpx.HTTPTransport(uds=str(data_dir / socket_name), verify=unused)
+    return httpx.Client(transport=transport, base_url="http://localhost", timeout=PATIENCE)
+
+
 class RunningHub:
     """A hub that runs in a thread. `clock`: a ManualClock moves only with `advance`."""
 
@@ -175,8 +183,7 @@ class RunningHub:
 
     def admin(self) -> httpx.Client:
         """The UNIX socket: every right, no credential."""
-        transport = httpx.HTTPTransport(uds=str(self.settings.data_dir / "methodhub.sock"))
-        return httpx.Client(transport=transport, base_url="http://localhost", timeout=PATIENCE)
+        return administrator(self.settings.data_dir)
 
     def service(self, policy_name: str = "service") -> httpx.Client:
         """HTTPS as a back end with a policy's token."""

@@ -9,8 +9,22 @@ import os
 import resource
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import httpx
 
 LOCK_NAME = "methodhub.lock"
+
+
+def on_socket(path: Path) -> httpx.AsyncHTTPTransport:
+    """HTTP on a UNIX socket, without TLS: httpx would load the system's authorities for it all the same, which takes
+    longer than what is asked."""
+    import ssl  # noqa: PLC0415 - not every command asks a hub
+
+    import httpx  # noqa: PLC0415
+
+    return httpx.AsyncHTTPTransport(uds=str(path), verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
 class StartError(Exception):

@@ -17,7 +17,7 @@ import pytest
 
 from methodhub.server.workers import WORKER
 from tests.cluster.pair import Pair, open_pair
-from tests.harness import PATIENCE
+from tests.harness import PATIENCE, administrator
 from tests.hub.peers import Caller, ready_device
 from tests.nats_server import RunningNats
 from tests.verify.hub_process import HubProcess
@@ -115,8 +115,7 @@ def connected(hub: HubProcess) -> list[int]:
     pattern = re.compile(r'methodhub_connected_targets\{worker="(\d)"\} (\d+)\.0')
     told = []
     for name in ("methodhub.sock", "worker-1.sock"):
-        transport = httpx.HTTPTransport(uds=str(hub.data_dir / name))
-        with httpx.Client(transport=transport, base_url="http://localhost") as client:
+        with administrator(hub.data_dir, name) as client:
             told.append(sorted(pattern.findall(client.get("/metrics").text)))
     assert told[0] == told[1]
     return [int(count) for _, count in told[0]]

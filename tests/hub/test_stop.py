@@ -19,7 +19,7 @@ import pytest
 
 from methodhub.core.clock import SystemClock
 from methodhub.iothub.sas import build_token
-from tests.harness import Program, RunningHub, new_address
+from tests.harness import Program, RunningHub, administrator, new_address
 from tests.hub.peers import Caller, Device, ready_device
 
 
@@ -34,8 +34,7 @@ class ServedHub:
         self.facts = SimpleNamespace(https_port=facts["httpsPort"], mqtt_port=facts["mqttPort"])
 
     def admin(self) -> httpx.Client:
-        transport = httpx.HTTPTransport(uds=str(self.data_dir / "methodhub.sock"))
-        return httpx.Client(transport=transport, base_url="http://localhost")
+        return administrator(self.data_dir)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         with self.admin() as client:

@@ -23,7 +23,7 @@ from methodhub.server import DATABASE_NAME
 from methodhub.store.database import open_database
 from methodhub.store.rows import row_of
 from methodhub.store.tables import identities
-from tests.harness import PATIENCE, Program, new_address
+from tests.harness import PATIENCE, Program, administrator, new_address
 
 KEY = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA=="
 """Of every device that these tests make."""
@@ -101,8 +101,7 @@ class HubProcess:
     # --- asking it -----------------------------------------------------------------------------------------------
 
     def admin(self) -> httpx.Client:
-        transport = httpx.HTTPTransport(uds=str(self.data_dir / "methodhub.sock"))
-        return httpx.Client(transport=transport, base_url="http://localhost", timeout=PATIENCE)
+        return administrator(self.data_dir)
 
     def metric(self, name: str) -> float:
         with self.admin() as client:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from methodhub.cli.exit_codes import ExitCode, Failure, refused
 from methodhub.core.errors import ErrorCode
+from methodhub.process import on_socket
 
 if TYPE_CHECKING:
     import httpx
@@ -171,7 +172,7 @@ async def _on_socket(socket_path: Path, work: Callable[[Hub], Awaitable[T]]) -> 
 
     # Calls may rightly wait for minutes; the hub ends each of them, so only connecting has a limit here.
     client = httpx.AsyncClient(
-        transport=httpx.AsyncHTTPTransport(uds=str(socket_path)),
+        transport=on_socket(socket_path),
         timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
         trust_env=False,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import ssl
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,7 @@ from methodhub.bus.line import LineFailure
 from methodhub.bus.server import OwnServer
 from methodhub.config import SOCKET_NAME, Settings
 from methodhub.metrics import Metrics, OfWorkers
-from methodhub.process import ReadyFacts, StartError, Worker
+from methodhub.process import ReadyFacts, StartError, Worker, on_socket
 from methodhub.server.domain import Domain
 
 log = structlog.get_logger()
@@ -59,10 +58,8 @@ class MetricsOfWorkers:
         if number == self._worker.number:
             return self._own.exposition().decode()
         path = self._settings.data_dir / socket_name(Worker(number, self._worker.nats_url))
-        # Without TLS; but httpx would load the system's authorities for it, which takes longer than all the rest.
-        transport = httpx.AsyncHTTPTransport(uds=str(path), verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         try:
-            async with httpx.AsyncClient(transport=transport, timeout=ASK_TIMEOUT) as client:
+            async with httpx.AsyncClient(transport=on_socket(path), timeout=ASK_TIMEOUT) as client:
                 answer = await client.get(f"http://localhost/metrics?worker={number}")
         except httpx.HTTPError:
             return None
