@@ -9,7 +9,7 @@ import pytest
 
 from methodhub.core.calls import MethodRequest, Outcome
 from methodhub.core.identity import Authentication, Identity, Target
-from methodhub.core.methods import LOOK_UP_PATIENCE
+from methodhub.core.methods import LOOK_UP_PATIENCE, CallLimits
 from methodhub.core.ports import NOT_CLAIMED, CloseReason, NotClaimed, TargetRevoked
 from tests.rooms.world import ALL, Caller, World
 
@@ -46,6 +46,7 @@ def test_a_store_that_hangs_is_not_waited_for_any_longer_than_the_bus(world: Wor
     async def call() -> Caller:
         return Caller(world, D, MethodRequest("m", b"1", 30, connect))
 
+    world.methods.limits = CallLimits(1)
     world.registry._store = Hanging()  # type: ignore[assignment]
     caller = world.run(call())
     world.advance(LOOK_UP_PATIENCE - 0.1)
@@ -53,6 +54,10 @@ def test_a_store_that_hangs_is_not_waited_for_any_longer_than_the_bus(world: Wor
     world.advance(0.2)
     assert caller.code == 503001
     assert world.is_idle()
+    another = world.run(call())
+    world.advance(LOOK_UP_PATIENCE + 0.1)
+    assert another.code == 503001
+    assert world.run(call()).code == 429001  # two look-ups are left behind: no more than that
     goes_on.set()
     world.settle()
     assert world.is_idle()

@@ -170,9 +170,10 @@ class Methods:
         or 504101 (`docs/design.md`, failure table).
         """
         invocation = Invocation(self, target, request, settle)
+        limit = self.limits.hub_open_calls
         if self._stopping:
             self._refuse(invocation, stopping())
-        elif max(len(self.open), len(self._look_ups)) >= self.limits.hub_open_calls:
+        elif len(self.open) >= limit or len(self._look_ups) >= 2 * limit:  # a call that ends may leave its own behind
             self._refuse(invocation, self._too_many())
         else:
             self.open.add(invocation)
