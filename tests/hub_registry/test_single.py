@@ -123,6 +123,9 @@ def test_what_is_given_is_kept(store: str, request: pytest.FixtureRequest) -> No
         b"{",
         b'{"statusReason":"\xff"}',
         b'{"statusReason":"\\ud800"}',
+        b'{"statusReason":"a\\u0000b"}',
+        b'{"parentScopes":["a\\u0000b"]}',
+        b'{"deviceScope":"\\u0000"}',
         b"[" * 100_000,
     ],
 )

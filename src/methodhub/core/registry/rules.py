@@ -142,6 +142,8 @@ def check_identity(identity: Identity) -> None:
     for kind, text in texts.items():
         if text is not None and len(text) > _MAX_TEXT:
             raise invalid(f"{kind} has {len(text)} characters of at most {_MAX_TEXT}.")
+        if text is not None and "\0" in text:
+            raise invalid(f"{kind} holds the character NUL, which not every database can keep.")
     check_scopes(identity)
     authentication = identity.authentication
     if bool(authentication.primary_key) != bool(authentication.secondary_key):
@@ -164,9 +166,10 @@ def check_scopes(identity: Identity) -> None:
             f"parentScopes names {len(identity.parent_scopes)} parents of at most {MAX_PARENTS}.",
         )
     for scope in (identity.device_scope or "", *identity.parent_scopes):
-        if len(scope) > _MAX_SCOPE:
+        if len(scope) > _MAX_SCOPE or "\0" in scope:
             raise HubError(
-                ErrorCode.InvalidDeviceScope, f"A scope has {len(scope)} characters of at most {_MAX_SCOPE}."
+                ErrorCode.InvalidDeviceScope,
+                f"A scope has {len(scope)} characters: at most {_MAX_SCOPE} are taken, and NUL is none of them.",
             )
 
 
