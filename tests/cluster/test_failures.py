@@ -163,7 +163,6 @@ def test_a_node_with_amqp_devices_is_killed(cluster: Cluster) -> None:
 
 def as_peers_know_it(node: HubProcess) -> Any:
     """What the peers of a hub in this process ask of it."""
-
     return SimpleNamespace(
         address=node.address,
         facts=SimpleNamespace(https_port=node.https_port, amqp_port=5671),

@@ -59,7 +59,7 @@ class MetricsOfWorkers:
             return self._own.exposition().decode()
         path = self._settings.data_dir / socket_name(Worker(number, self._worker.nats_url))
         try:
-            async with httpx.AsyncClient(transport=on_socket(path), timeout=ASK_TIMEOUT) as client:
+            async with httpx.AsyncClient(transport=on_socket(path), timeout=ASK_TIMEOUT, trust_env=False) as client:
                 answer = await client.get(f"http://localhost/metrics?worker={number}")
         except httpx.HTTPError:
             return None
