@@ -86,9 +86,15 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def kept_down(self, text: bytes) -> None:
-        """Return when bytes with `text` in them have come from the server, and are held."""
-        while not any(side.is_down and text in side.kept for side in self.sides):
+    async def kept(self, text: bytes, *, down: bool) -> None:
+        """Return when bytes with `text` in them have come from the server (`down`) or the node, and are held."""
+        while not any(side.is_down == down and text in side.kept for side in self.sides):
+            self.came.clear()
+            await self.came.wait()
+
+    async def passed_up(self, text: bytes) -> None:
+        """Return when bytes with `text` in them have gone to the server."""
+        while text not in self.went_up:
             self.came.clear()
             await self.came.wait()
 

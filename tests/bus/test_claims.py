@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+from methodhub.bus.claims import FIRST_SID
+from methodhub.bus.messages import RollCalled, encode_message
 from methodhub.bus.nats import NatsBus
 from methodhub.core.identity import Target
+from methodhub.wire.nats.protocol import Message
 from tests.bus.nodes import Cluster
 from tests.bus.peers import LIMIT, Caller, D, Device, until
 from tests.bus.proxy import Proxy
+from tests.clock import ManualClock
 from tests.nats_server import RunningNats
 
 
@@ -65,6 +69,59 @@ async def test_calls_go_on_while_a_device_moves_to_and_fro(runner: asyncio.Runne
         assert set(told) <= {str(number) for number in range(41)}
         assert set(handed.values()) == {1}
         assert len(handed) == len(told) + 40
+
+
+async def test_a_claim_made_while_a_question_is_judged(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """[HUB-roll-call] The server may have missed a claim that moved just then: a call that hears of one asks again."""
+    cluster = Cluster(nats.server)
+    async with (
+        Proxy(nats.server) as proxy,
+        cluster.node("a") as a,
+        cluster.node("b", server=proxy.server, clock=ManualClock()) as b,  # its roll calls have no end
+    ):
+        device = Device("d1")
+        assert await Caller(b, "before").end() == "not claimed"
+        call = Caller(b, "question")
+        await proxy.passed_up(b"question")
+        proxy.hold(down=False)
+        await call.came_back()
+        await proxy.kept(b"RollCalled", down=False)
+        claim = asyncio.create_task(a.claim(D, device.answer, device.lose))
+        await proxy.kept(b"Acknowledged", down=False)
+        proxy.release()
+        assert await call.end() == "d1"
+        await claim
+
+
+async def test_a_node_announces_its_claims_before_it_is_present(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """[HUB-roll-call] Those as well that wait a moment for others to be announced with."""
+    cluster = Cluster(nats.server)
+    async with Proxy(nats.server) as proxy, cluster.node("a", server=proxy.server) as a:
+        device = Device("d1")
+        claim = asyncio.create_task(a.claim(D, device.answer, device.lose))
+        await asyncio.sleep(0)
+        roll_call = encode_message(RollCalled("b", 1, wants_calls=False))
+        a.received(Message(a._subjects.all, FIRST_SID - 1, b"", 0, roll_call))
+        await claim
+        await proxy.passed_up(b"Present")
+        assert proxy.went_up.index(b"SUB") < proxy.went_up.index(b"Announced") < proxy.went_up.index(b"Present")
+
+
+async def test_a_device_that_comes_again_to_its_node(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """[HUB-takeover] Its newer connection takes the older one's place at the server; only the newest gives it up."""
+    cluster = Cluster(nats.server)
+    async with Proxy(nats.server) as proxy, cluster.node("a", server=proxy.server) as a, cluster.node("b") as b:
+        devices = [Device(str(number)) for number in range(3)]
+        claims = [await a.claim(D, device.answer, device.lose) for device in devices]
+        claims[0].release()
+        claims[1].release()
+        assert await Caller(b, "call").end() == "2"
+        claims[2].release()
+        claims[2].release()
+        assert await Caller(b, "after").end() == "not claimed"
+        subject = a._subjects.call(D)
+        assert (proxy.went_up.count(b"SUB " + subject), proxy.went_up.count(b"UNSUB")) == (1, 1)
+        assert (a.claims.held, a.claims.by_sid) == ({}, {})
 
 
 async def test_a_claim_that_was_taken_over_during_a_partition(runner: asyncio.Runner, nats: RunningNats) -> None:

@@ -216,7 +216,7 @@ async def test_requests_that_were_read_too_late_are_sent_back(runner: asyncio.Ru
         await a.claim(D, device.answer, device.lose)
         proxy.hold(up=False)
         still_waits, gave_up = Caller(b, "still-waits"), Caller(b, "gave-up")
-        await proxy.kept_down(b"gave-up")
+        await proxy.kept(b"gave-up", down=True)
         assert gave_up.handed is not None
         gave_up.handed.cancel()
         clock.advance(1.1)

@@ -3,7 +3,8 @@
 waiting ──the line is ready──> asked ──answered──────────────────────────> settled
    ^                            │ nobody subscribed: a roll call
    │<───────────────────────────┤ every node stood by its claims ────────> not claimed
-   │   moved, or some node was away
+   │   moved, claimed meanwhile,
+   │   or some node was away
    │                            └─ line or claimant's node lost ─────────> 404104; no answer in time: 504101
    └── 5 s are over ─────────────────────────────────────────────────────> 503001, 503101
 """
@@ -69,6 +70,7 @@ class RemoteCall(Deadline):
         "_forget",
         "asked_confirmed",
         "asked_state",
+        "claimed_meanwhile",
         "error",
         "handed",
         "is_over",
@@ -89,6 +91,8 @@ class RemoteCall(Deadline):
         self.number = 0
         self.asked_state = -1
         self.asked_confirmed = False
+        self.claimed_meanwhile = False
+        """Somewhere, since it was asked."""
         self.moved = 0
         self.is_over = False
         self.handed: Handed | None = None
@@ -96,15 +100,10 @@ class RemoteCall(Deadline):
         self.error = _away
         """What has kept the call from being handed over so far."""
         self.patience_ends = calls.clock.monotonic() + PATIENCE
-        self._forget: Callable[[], None] | None = None
+        self._forget = calls.waiters.add(target, self._claimed)
 
-    def wait_for(self, forget: Callable[[], None] | None) -> None:
-        if self._forget is not None:
-            self._forget()
-        self._forget = forget
-
-    def wake(self) -> None:
-        """The target was claimed somewhere."""
+    def _claimed(self) -> None:
+        self.claimed_meanwhile = True
         if self in self._calls.waiting:
             self._calls.ask(self)
 
@@ -131,7 +130,7 @@ class RemoteCall(Deadline):
             return False
         self.is_over = True
         self.cancel_deadline()
-        self.wait_for(None)
+        self._forget()
         self._calls.left(self)
         return True
 
@@ -149,9 +148,9 @@ class Calls:
         claim_of: Callable[[Target], NatsClaim | None],
     ) -> None:
         self.clock = clock
+        self.waiters = waiters
         self._post = post
         self._roster = roster
-        self._waiters = waiters
         self._deadlines = deadlines
         self._metrics = metrics
         self._limit = limit
@@ -188,7 +187,6 @@ class Calls:
         """[HUB-bus-down] Nothing is sent unless the line is ready: it would reach a device after its caller was
         answered."""
         self.waiting.pop(call, None)
-        call.wait_for(None)
         if self._is_local(call):
             return
         if self.clock.monotonic() >= call.patience_ends:
@@ -207,6 +205,7 @@ class Calls:
         self._asked[number] = call
         call.asked_state = self._roster.state
         call.asked_confirmed = self._roster.is_confirmed
+        call.claimed_meanwhile = False
         self._deadlines.add(self.clock.monotonic() + call.request.response_timeout - EARLY / 2, call)
         self._post.ask(self._post.subjects.call(call.target), number, data)
 
@@ -226,7 +225,6 @@ class Calls:
     def _wait(self, call: RemoteCall) -> None:
         """Until the target is claimed, the roster or the line changes, or the next round."""
         self.waiting[call] = None
-        call.wait_for(self._waiters.add(call.target, call.wake))
         self._deadlines.add(call.patience_ends, call)
 
     def ask_again(self) -> None:
@@ -313,7 +311,7 @@ class Calls:
         for call in judged:
             if call.is_over:
                 continue
-            if stood and call.asked_confirmed and call.asked_state == roll.state:
+            if stood and self._was_asked_of_all(call, roll):
                 if not self._is_local(call):
                     call.end(NOT_CLAIMED)
             elif is_complete:
@@ -322,6 +320,12 @@ class Calls:
                 self._wait(call)
         if self._unheard or (is_complete and self._in_doubt_below):
             self._call_roll()
+
+    def _was_asked_of_all(self, call: RemoteCall, roll: Roll) -> bool:
+        """[HUB-roll-call] A claim that moved while the question was on its way may have been missed at both places:
+        the server had found the older one, which was gone when it came to deliver. Whoever made the newer one has
+        announced it before it was present."""
+        return call.asked_confirmed and call.asked_state == roll.state and not call.claimed_meanwhile
 
     def _end_lost(self, roll: Roll) -> None:
         """[HUB-lost-node] What was asked before a node was lost, and is held by none of the others, is lost."""

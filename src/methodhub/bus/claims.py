@@ -36,6 +36,8 @@ FIRST_SID = 16
 
 
 class NatsClaim:
+    """`sid`: the node's subscription to the target, which a newer claim on the same node takes over."""
+
     __slots__ = ("_claims", "answer", "generation", "lost", "sid", "target")
 
     def __init__(
@@ -112,14 +114,12 @@ class Claims:
     ) -> NatsClaim:
         if generation is None:
             generation = await self._next_generation()
-        sid = self._next_sid
-        self._next_sid += 1
-        claim = NatsClaim(self, target, answer, lost, generation, sid)
         older = self.held.get(target)
-        self.held[target] = self.by_sid[sid] = claim
-        self._post.line.send(subscribe(sid, self._post.subjects.call(target), QUEUE))
-        if older is not None:
-            self.release(older)  # after the new subscription: there is no moment without one
+        sid = self._next_sid if older is None else older.sid
+        claim = self.held[target] = self.by_sid[sid] = NatsClaim(self, target, answer, lost, generation, sid)
+        if older is None:
+            self._next_sid += 1
+            self._post.line.send(subscribe(sid, self._post.subjects.call(target), QUEUE))
         batch = self._announce_soon(claim)
         self._waiters.wake(target)
         await batch.done.wait()
@@ -132,10 +132,9 @@ class Claims:
 
     def release(self, claim: NatsClaim) -> None:
         """[HUB-takeover] Only the claim that is still in place goes; a newer one stays."""
-        if self.by_sid.pop(claim.sid, None) is not None:
+        if self.held.get(claim.target) is claim:
+            del self.held[claim.target], self.by_sid[claim.sid]
             self._post.line.send(unsubscribe(claim.sid))
-            if self.held.get(claim.target) is claim:
-                del self.held[claim.target]
 
     # Announcing
 
@@ -149,6 +148,11 @@ class Claims:
         if len(batch.claims) >= BATCH:
             self._announce(batch)
         return batch
+
+    def announce_now(self) -> None:
+        """What waits for others to be announced with."""
+        if self._gathering is not None:
+            self._announce(self._gathering)
 
     def _announce(self, batch: _Batch) -> None:
         if batch is not self._gathering:

@@ -234,6 +234,7 @@ class NatsBus:
         elif isinstance(message, Beat):
             self._alive(message)
         elif isinstance(message, RollCalled):
+            self.claims.announce_now()  # whoever hears that this node is present has heard of its claims
             calls = self.taken.numbers(message.node) if message.wants_calls else []
             present = Present(self.node, message.number, self.epoch, self.is_complete, calls)
             self._post.to(message.node, present)
