@@ -1,5 +1,5 @@
-"""Two hundred devices that find their way back by themselves, back ends that call them through all nodes, and one that
-creates devices, all the while; everything is written into the ledger."""
+"""Two hundred devices, over MQTT and AMQP in turn, that find their way back by themselves, back ends that call them
+through all nodes, and one that creates devices, all the while; everything is written into the ledger."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.cluster.ledger import BROKEN, Call, Ledger, Life, Trouble
 from tests.cluster.nodes import Cluster
 from tests.harness import API_VERSION
 from tests.hub.peers import Request
+from tests.verify.amqp_device import AmqpDevice
 from tests.verify.hub_process import HubProcess, device_body
 from tests.verify.peers import CUT, Caller, Device
 
@@ -62,6 +63,7 @@ class Fleet:
         self.cluster = cluster
         self.ledger = ledger
         self.ids = [f"d{number}" for number in range(devices)]
+        self._kinds = {device_id: (Device, AmqpDevice)[number % 2] for number, device_id in enumerate(self.ids)}
         self.created: list[str] = []
         """Whose creation was acknowledged."""
         self.refused = 0
@@ -119,7 +121,7 @@ class Fleet:
     async def _be_device(self, device_id: str) -> None:
         while True:
             number = random.randrange(len(self.cluster))
-            device = Device(self.cluster[number], device_id, self._called)
+            device = self._kinds[device_id](self.cluster[number], device_id, self._called)
             try:
                 async with asyncio.timeout(ATTEMPT):
                     await device.connect()

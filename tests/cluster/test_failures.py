@@ -11,17 +11,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from methodhub.core.jobs.node import LIFE as LEASE
-from tests.amqp.peers import AmqpDevice
 from tests.cluster.fleet import Fleet
 from tests.cluster.ledger import Ledger
 from tests.cluster.nodes import DURABLE, Cluster, nats_cluster, proxied
-from tests.hub.peers import Caller
 from tests.hub_jobs.peers import ENDED
 from tests.nats_server import RunningNats
 from tests.postgres import PostgresServer, running_server
@@ -137,39 +134,6 @@ def test_a_node_is_killed(cluster: Cluster) -> None:
         await is_back(fleet)
 
     try_out(cluster, work, AWAY, LOST, REPLACED, UNSURE, LATE)
-
-
-def test_a_node_with_amqp_devices_is_killed(cluster: Cluster) -> None:
-    """[HUB-lost-node] As with MQTT: what was handed over is lost with the node, and the device is called elsewhere."""
-    cluster[0].create("d1")
-    first, second, third = [as_peers_know_it(node) for node in cluster.nodes]
-    with Caller(second) as caller:
-        with AmqpDevice(first, "d1") as device:
-            caller.send(caller.call("d1", payload=1))
-            device.methods.answer(device.methods.request())
-            assert caller.response().status == 200
-            caller.send(caller.call("d1", payload=2))
-            device.methods.request()
-            cluster[0].kill()
-            assert caller.response().code == LOST
-        assert caller.invoke("d1", payload=3).code in {AWAY, UNSURE}
-        with AmqpDevice(third, "d1") as device:
-            caller.send(caller.call("d1", payload=4))
-            request = device.methods.request()
-            assert request.payload == b"4"
-            device.methods.answer(request)
-            assert caller.response().status == 200
-
-
-def as_peers_know_it(node: HubProcess) -> Any:
-    """What the peers of a hub in this process ask of it."""
-    return SimpleNamespace(
-        address=node.address,
-        facts=SimpleNamespace(https_port=node.https_port, amqp_port=5671),
-        ca_file=node.data_dir / "ca.pem",
-        device_token=lambda device_id, *_: node.device_token(device_id),
-        token=lambda policy, *_: node.token(policy),
-    )
 
 
 def test_a_job_goes_on_when_a_node_is_killed(

@@ -135,7 +135,9 @@ class Device(Peer):
     async def _requested(self, body: bytes) -> None:
         size = struct.unpack(">H", body[:2])[0]
         _, _, _, name, rid = body[2 : 2 + size].decode().split("/")
-        request = Request(name, rid.removeprefix("?$rid="), body[2 + size :])
+        await self._received(Request(name, rid.removeprefix("?$rid="), body[2 + size :]))
+
+    async def _received(self, request: Request) -> None:
         self.seen.append(request)
         self._on_request(self, request)
         async with self._arrived:
