@@ -4,6 +4,7 @@ hands if it wants, and programs in processes of their own whose output is waited
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import queue
 import shutil
@@ -11,7 +12,9 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -266,3 +269,20 @@ def node() -> str:
     found = shutil.which("node")
     assert found, "Node.js is missing; `make test` says how to get it"
     return found
+
+
+@contextmanager
+def no_cycles() -> Iterator[None]:
+    """What is made of the hub's own classes meanwhile goes when nobody needs it, without the collector's help."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        yield
+        gc.collect()
+        found = Counter(type(each).__qualname__ for each in gc.garbage if type(each).__module__.startswith("methodhub"))
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not found, found

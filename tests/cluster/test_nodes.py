@@ -18,7 +18,7 @@ from methodhub.server.truth import RECHECK_INTERVAL
 from tests.amqp.peers import AmqpDevice
 from tests.certificates import authority
 from tests.cluster.pair import Pair
-from tests.harness import PATIENCE, RunningHub
+from tests.harness import PATIENCE, RunningHub, no_cycles
 from tests.hub.peers import Caller, Device, Request, ready_device
 from tests.hub_jobs.peers import Answering, BackEnd
 from tests.twins.test_rest_and_mqtt import told
@@ -83,6 +83,14 @@ def test_largest_payloads_pass_both_ways(pair: Pair, name: str) -> None:
     device = Answering(pair.b, name)
     assert invoke(pair.a, name, LARGE) == (0, LARGE)
     assert [len(request.payload) for request in device.seen] == [128 * 1024]
+
+
+def test_calls_through_the_other_node_leave_nothing_for_the_collector(pair: Pair, name: str) -> None:
+    with Caller(pair.a) as caller, ready_device(pair.b, name) as device, no_cycles():
+        for _ in range(10):
+            caller.send(caller.call(name))
+            device.answer(device.request(), b"{}")
+            assert caller.response().status == 200
 
 
 def test_a_device_that_is_nowhere_is_offline_on_both(pair: Pair, name: str) -> None:

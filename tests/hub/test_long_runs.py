@@ -9,7 +9,7 @@ from cryptography import x509
 from methodhub.core.access import generate_key
 from methodhub.server import CERTIFICATE_CHECK_INTERVAL
 from tests.clock import ManualClock
-from tests.harness import RunningHub
+from tests.harness import RunningHub, no_cycles
 from tests.hub.peers import Caller, Device, Peer, Response, ready_device
 
 DAY = 86_400.0
@@ -97,3 +97,15 @@ def test_a_head_that_is_known_takes_other_bodies(shared: RunningHub) -> None:
         assert caller.response().status == 200
         caller.send(first.replace(b'"methodName": "a"', b'"methodName": "#"'))
         assert caller.response().code == 400004
+
+
+def test_calls_leave_nothing_for_the_collector(shared: RunningHub) -> None:
+    """It would stop all calls for some 10 ms, again and again."""
+    for device_id in ("calm", "away"):
+        shared.create_device(device_id)
+    with Caller(shared) as caller, ready_device(shared, "calm") as device:
+        invoke(caller, device, caller.call("calm"), b"{}")
+        with no_cycles():
+            for _ in range(10):
+                assert invoke(caller, device, caller.call("calm"), b"{}").status == 200
+                assert caller.invoke("away").code == 404103

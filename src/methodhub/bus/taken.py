@@ -73,6 +73,7 @@ class TakenCalls:
     def answer(self, taken: _Taken, outcome: Outcome | NotClaimed) -> None:
         if self._forget(taken.asker, taken.number) is None:
             return
+        taken.handed = None  # else the two would hold each other, and wait for the collector
         data = encode_outcome(outcome)
         if len(data) > self._post.line.max_payload > 0:
             error = HubError(ErrorCode.InvalidDeviceResponse, "The device's answer is larger than the bus can carry.")

@@ -125,9 +125,10 @@ class Invocation(Deadline):
 
     def cancel(self) -> None:
         """The caller hung up: free everything and tell nobody."""
+        handed = self._handed
         if self._leave():
-            if self._handed is not None:
-                self._handed.cancel()
+            if handed is not None:
+                handed.cancel()
             self._methods.cancelled(self)
 
     def _leave(self) -> bool:
@@ -135,6 +136,7 @@ class Invocation(Deadline):
         if self not in open_calls:
             return False
         open_calls.discard(self)
+        self._handed = None  # else the two would hold each other, and wait for the collector
         if self._bucket is not None:
             self.cancel_deadline()
         if self._stop_waiting is not None:
