@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -247,6 +247,41 @@ def test_a_write_that_loses_the_race_is_412001(world: World) -> None:
 
     codes = [int(each.code) if isinstance(each, HubError) else 0 for each in world.run(race())]
     assert sorted(codes) == [0, *[412001] * 4]
+
+
+def test_writes_for_any_etag_lose_no_race(world: World) -> None:
+    """[HUB-if-match] The last one stays; whoever deletes has deleted."""
+    create(world, identity())
+
+    async def race(*steps: Awaitable[object]) -> list[object]:
+        return await asyncio.gather(*steps, return_exceptions=True)
+
+    updates = (world.registry.update(identity(status_reason=str(n)), None) for n in range(12))
+    assert all(isinstance(each, Identity) for each in world.run(race(*updates)))
+    store = world.registry._store
+    read = store.get
+
+    async def overtaken(target: Target) -> Identity | None:
+        found = await read(target)
+        store.get = read  # type: ignore[method-assign]
+        await world.registry.update(identity(status_reason="theirs"), None)
+        return found
+
+    store.get = overtaken  # type: ignore[method-assign]
+    assert update(world, identity(status_reason="mine")).status_reason == "mine"
+    store.get = overtaken  # type: ignore[method-assign]
+    world.delete(D)
+    assert code_of(world, world.registry.read(D)) == 404001
+
+
+def test_a_write_for_any_etag_gives_up_where_others_are_always_faster(world: World) -> None:
+    create(world, identity())
+
+    async def never(*_: object) -> bool:
+        return False
+
+    world.registry._store.replace = never  # type: ignore[method-assign,assignment]
+    assert code_of(world, world.registry.update(identity(), None)) == 503001
 
 
 def test_the_status_has_a_time_of_its_own(world: World) -> None:

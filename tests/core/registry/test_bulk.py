@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,8 +20,9 @@ from methodhub.core.ports import (
     RegistryStatistics,
     TargetRevoked,
 )
-from methodhub.core.registry.bulk import ATTEMPTS, Bulk
+from methodhub.core.registry.bulk import Bulk
 from methodhub.core.registry.capacity import SHARE, Capacity
+from methodhub.core.registry.identities import ATTEMPTS
 from methodhub.core.registry.items import BulkItem, ImportMode
 from methodhub.core.twins.rules import TwinUpdate
 from methodhub.core.twins.twins import Twins
@@ -113,12 +115,40 @@ def test_somebody_was_faster(world: BulkWorld, mode: ImportMode, code: int) -> N
     assert world.apply(item(mode), item(ImportMode.CREATE, Target("other"))) == [code, 0]
 
 
-def test_an_identity_that_was_changed_meanwhile_is_not_overwritten(world: BulkWorld) -> None:
+THEIRS = Identity(D, "", "", Authentication(), status_reason="theirs")
+
+
+def test_an_identity_that_was_changed_meanwhile_is_overwritten(world: BulkWorld) -> None:
+    """Whoever asks for no etag is the last, and what it left out is as the other left it."""
     world.create(D)
-    other = Identity(D, "", "", Authentication(), status_reason="theirs")
+    other = replace(THEIRS, authentication=Authentication(primary_key=KEY, secondary_key=KEY))
     world.others(world.registry.update(other, None))
-    assert world.apply(item(ImportMode.UPDATE)) == [412001]
+    mine = replace(THEIRS, status_reason="mine")
+    assert world.apply(BulkItem(D, ImportMode.UPDATE, mine, tags={"a": 1})) == [0]
+    stored = world.run(world.registry.read(D))
+    assert (stored.status_reason, stored.authentication.primary_key) == ("mine", KEY)
+    assert world.tags() == {"a": 1}
+
+
+def test_an_identity_of_a_certain_etag_that_was_changed_meanwhile_is_not_overwritten(world: BulkWorld) -> None:
+    world.create(D)
+    etag = world.run(world.registry.read(D)).etag
+    world.others(world.registry.update(THEIRS, None))
+    assert world.apply(item(ImportMode.UPDATE_IF_MATCH, etag=etag)) == [412001]
     assert world.run(world.registry.read(D)).status_reason == "theirs"
+
+
+def test_keys_of_an_identity_that_was_changed_meanwhile(world: BulkWorld) -> None:
+    world.create(D)
+    before = world.run(world.registry.read(D)).authentication
+    world.others(world.registry.update(THEIRS, None))
+    (outcome,) = world.run(world.bulk.regenerate([D], ["primary_key"]))
+    stored = world.run(world.registry.read(D))
+    assert isinstance(outcome, Identity)
+    assert outcome.authentication == stored.authentication
+    assert stored.status_reason == "theirs"
+    assert stored.authentication.primary_key != before.primary_key
+    assert stored.authentication.secondary_key == before.secondary_key
 
 
 def test_a_module_whose_device_went(world: BulkWorld) -> None:

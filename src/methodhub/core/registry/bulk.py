@@ -20,7 +20,7 @@ from methodhub.core.ports import (
     ReplaceIdentity,
     ReplaceTwin,
 )
-from methodhub.core.registry.identities import Registry
+from methodhub.core.registry.identities import ATTEMPTS, Registry
 from methodhub.core.registry.items import BulkItem, ImportMode
 from methodhub.core.registry.rules import (
     already_exists,
@@ -38,8 +38,6 @@ from methodhub.core.twins.twins import Twins
 from methodhub.core.twins.twins import precondition_failed as twin_precondition_failed
 
 MAX_ITEMS = 100
-ATTEMPTS = 20
-"""How often twins are tried while other nodes change them."""
 
 
 @dataclass(slots=True)
@@ -98,6 +96,16 @@ class Bulk:
         [HUB-regenerate] What is connected with a replaced key is closed.
         """
         check_count(len(targets))
+        outcomes: dict[int, Identity | HubError] = {}
+        left = list(range(len(targets)))
+        for _ in range(ATTEMPTS):
+            outcomes |= zip(left, await self._regenerate([targets[each] for each in left], names), strict=True)
+            left = [each for each in left if was_overtaken(outcomes[each])]
+            if not left:
+                break
+        return [outcomes[each] for each in range(len(targets))]
+
+    async def _regenerate(self, targets: Sequence[Target], names: Sequence[str]) -> list[Identity | HubError]:
         items = []
         for target, current in zip(targets, await self._store.get_many(targets), strict=True):
             item = BulkItem(target, ImportMode.UPDATE_IF_MATCH)
@@ -226,7 +234,7 @@ class Bulk:
             elif done:
                 await self._tell(step, change)
             else:
-                step.error = await self._explain(step)
+                step.error = await self._once_more(step)
         await self._write_overtaken(overtaken)
 
     async def _write_overtaken(self, steps: Sequence[_Step]) -> None:
@@ -249,6 +257,17 @@ class Bulk:
             step.error = HubError(
                 ErrorCode.ServiceUnavailable, f"The twin of {step.target} is changed too often; try again."
             )
+
+    async def _once_more(self, step: _Step) -> HubError | None:
+        """Somebody else was faster: that stops only who asked for a certain etag."""
+        if step.item.mode is not ImportMode.UPDATE:
+            return await self._explain(step)
+        assert step.item.identity is not None
+        try:
+            await self._registry.update(step.item.identity, None)
+        except HubError as error:
+            return error
+        return None
 
     async def _explain(self, step: _Step) -> HubError:
         """Why the store refused: somebody else was faster, or an earlier item of the request."""
@@ -279,6 +298,10 @@ def regenerated(keys: Authentication, names: Sequence[str]) -> Authentication:
         primary_key=generate_key() if "primary_key" in names else keys.primary_key,
         secondary_key=generate_key() if "secondary_key" in names else keys.secondary_key,
     )
+
+
+def was_overtaken(outcome: Identity | HubError) -> bool:
+    return isinstance(outcome, HubError) and outcome.code is ErrorCode.PreconditionFailed
 
 
 def check_count(count: int) -> None:

@@ -33,6 +33,8 @@ from methodhub.core.registry.rules import (
 
 CACHE_SIZE = 20_000
 """Identities kept beside those of connected targets; as many unknown ids."""
+ATTEMPTS = 20
+"""How often a change that asks for no etag is tried while others change the same."""
 
 
 class Registry:
@@ -216,16 +218,18 @@ class Registry:
     async def update(self, identity: Identity, if_match: str | None) -> Identity:
         """Write an identity anew. `if_match` is an etag, or None for any. Keys that are missing stay as they were.
 
-        Raises 400004, 400028, 404001, 404010, 412001. What used a credential that is no longer valid is closed.
+        Raises 400004, 400028, 404001, 404010, 412001; 503001 where others are always faster. What used a credential
+        that is no longer valid is closed.
         """
         target = identity.target
-        current = await self.read(target)
-        check_if_match(current, if_match)
-        new = changed(identity, current, self._clock.wall())
-        if not await self._store.replace(new, current.etag):
-            raise precondition_failed(current, if_match)
-        await self.was_changed(current, new)
-        return new
+        for _ in range(ATTEMPTS):
+            current = await self.read(target)
+            check_if_match(current, if_match)
+            new = changed(identity, current, self._clock.wall())
+            if await self._store.replace(new, current.etag):
+                await self.was_changed(current, new)
+                return new
+        raise HubError(ErrorCode.ServiceUnavailable, f"{target} is changed too often; try again.")
 
     async def was_changed(self, old: Identity, new: Identity) -> None:
         """Tell whoever must know of a change that was just stored. What used a credential that is no longer valid is
@@ -246,11 +250,10 @@ class Registry:
 
     async def delete(self, target: Target, if_match: str | None) -> None:
         """Delete an identity; a device with its modules, sessions and waiting calls. Raises 404001, 404010, 412001."""
-        current = await self.read(target)
-        check_if_match(current, if_match)
-        gone = await self._store.delete(target, current.etag)
+        check_if_match(await self.read(target), if_match)
+        gone = await self._store.delete(target, if_match)
         if gone is None:
-            raise precondition_failed(current, if_match)
+            raise precondition_failed(await self.read(target), if_match or "*")
         self.were_deleted(gone)
 
     def were_deleted(self, gone: Sequence[Target]) -> None:
