@@ -86,7 +86,7 @@ def test_largest_payloads_pass_both_ways(pair: Pair, name: str) -> None:
 
 
 def test_calls_through_the_other_node_leave_nothing_for_the_collector(pair: Pair, name: str) -> None:
-    with Caller(pair.a) as caller, ready_device(pair.b, name) as device, no_cycles():
+    with Caller(pair.a) as caller, ready_device(pair.b, name) as device, no_cycles(10):
         for _ in range(10):
             caller.send(caller.call(name))
             device.answer(device.request(), b"{}")

@@ -105,7 +105,7 @@ def test_calls_leave_nothing_for_the_collector(shared: RunningHub) -> None:
         shared.create_device(device_id)
     with Caller(shared) as caller, ready_device(shared, "calm") as device:
         invoke(caller, device, caller.call("calm"), b"{}")
-        with no_cycles():
+        with no_cycles(10):
             for _ in range(10):
                 assert invoke(caller, device, caller.call("calm"), b"{}").status == 200
                 assert caller.invoke("away").code == 404103

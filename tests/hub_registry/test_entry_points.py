@@ -157,7 +157,7 @@ def test_an_answer_without_a_body(shared: RunningHub, device: Device) -> None:
         ("/digitaltwins/dt/commands/c?connectTimeoutInSeconds=soon", b"{}", 400, 400004),
         ("/digitaltwins/dt/commands/a@b", b"{}", 400, 400004),
         (f"/digitaltwins/dt/components/{'c' * 64}/commands/{'n' * 64}", b"{}", 400, 400004),
-        (PATH, b"{", 400, 400004),
+        (PATH, b"{", 400, 400006),
         (PATH, b'"' + b"x" * 131_071 + b'"', 400, 400004),
         (PATH, b'"' + b"x" * 300_000 + b'"', 400, 400004),
     ],

@@ -178,8 +178,8 @@ def test_a_method_name_may_be_so_long() -> None:
         ('{"methodName":5}', 400004),
         ('{"methodName":"m","payload":}', 400006),
         ('{"methodName":"m","payload":nul}', 400006),
-        (b'{"methodName":"m","payload":"\xff"}', 400004),
-        (b'{"methodName":"m","payload":"\xed\xa0\x80"}', 400004),
+        (b'{"methodName":"m","payload":"\xff"}', 400006),
+        (b'{"methodName":"m","payload":"\xed\xa0\x80"}', 400006),
         ('{"methodName":"m","payload":NaN}', 400006),
         ('{"methodName":"m","payload":"\\ud800"}', 400006),  # half a pair is no character
     ],

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from methodhub.api.services import ApiServices
 from methodhub.core.access import ADMINISTRATOR, Action, authorize
 from methodhub.core.errors import ErrorCode, HubError
-from methodhub.iothub.rest import check_api_version
+from methodhub.iothub.rest import check_api_version, query_value
 
 STANDARD_ONLY = frozenset({Action.METHODS_INVOKE, Action.JOBS_READ, Action.JOBS_WRITE, Action.JOBS_DELETE})
 """What hubs of the basic tier lack: direct methods, and jobs, which call them on many devices."""
@@ -36,7 +36,7 @@ def demand(request: Request, action: Action) -> ApiServices:
     path = tuple(part for part in request.scope["path"].split("/") if part)
     authorize(request.state.principal, action, path)
     if request.state.principal is not ADMINISTRATOR:
-        check_api_version(request.query_params.get("api-version"))
+        check_api_version(query_value(request.scope["query_string"], b"api-version"))
     check_tier(services_of(request), action)
     return services_of(request)
 

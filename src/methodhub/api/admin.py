@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from methodhub.api.access import demand, demand_administrator, services_of
+from methodhub.api.access import demand_administrator, services_of
 from methodhub.api.bodies import read_body
 from methodhub.api.devices import MAX_LIST, json_response, parse_top
 from methodhub.api.services import ApiServices
-from methodhub.core.access import Action
+from methodhub.core.access import Action, authorize
 from methodhub.core.certificates.rules import CertificateAuthority
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.iothub.identities import identity_json
@@ -120,8 +120,7 @@ async def metrics(request: Request) -> Response:
     services = services_of(request)
     if getattr(request.state, "refusal", None) is not None:
         raise request.state.refusal
-    if Action.TWINS_READ not in request.state.principal.actions:
-        demand(request, Action.TWINS_READ)
+    authorize(request.state.principal, Action.TWINS_READ, ("metrics",))
     of_all = None if "worker" in request.query_params else services.metrics_of_workers
     text = services.metrics.exposition() if of_all is None else await of_all()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

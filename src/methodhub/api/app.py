@@ -12,12 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from methodhub.api.access import services_of
 from methodhub.api.admin import admin_routes
 from methodhub.api.devices import device_routes
 from methodhub.api.openapi.document import openapi_routes
-from methodhub.api.responses import ECHO_HEADERS, JSON_TYPE, error_body, is_echoed
+from methodhub.api.responses import ECHO_HEADERS, JSON_TYPE, error_body, http_date, is_echoed
 from methodhub.api.routes.bulk import bulk_routes
 from methodhub.api.routes.digital_twins import digital_twin_routes
 from methodhub.api.routes.gates import Authentication, Throttling
@@ -37,7 +38,7 @@ log = structlog.get_logger()
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def build_app(services: ApiServices) -> Starlette:
+def build_app(services: ApiServices) -> ASGIApp:
     app = Starlette(
         routes=all_routes(),
         exception_handlers={
@@ -52,8 +53,7 @@ def build_app(services: ApiServices) -> Starlette:
     if services.throttles is not None:
         app.add_middleware(Throttling, throttles=services.throttles, refuse=on_hub_error)
     app.add_middleware(Authentication)
-    app.add_middleware(ResponseHeaders, services=services)
-    return app
+    return ResponseHeaders(app, services)  # around all of it: answers to what nobody expected have them, too
 
 
 def all_routes() -> list[Route]:
@@ -75,7 +75,7 @@ def all_routes() -> list[Route]:
 
 
 class ResponseHeaders:
-    """`x-ms-request-id` on every answer, and the caller's own request ids echoed."""
+    """`Date` and `x-ms-request-id` on every answer, and the caller's own request ids echoed."""
 
     def __init__(self, app: Any, services: ApiServices) -> None:
         self._app = app
@@ -91,7 +91,8 @@ class ResponseHeaders:
 
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-ms-request-id", request_id), *echoed]
+                date = (b"date", http_date(self._services.clock.wall()))
+                message["headers"] = [*message["headers"], date, (b"x-ms-request-id", request_id), *echoed]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from methodhub.api.heads import KnownHeads, is_websocket_path, match_method_route, read_call_head
 from methodhub.api.methods import MethodExchange, ResponseHeads
+from methodhub.api.responses import http_date
 from methodhub.api.services import ApiServices, authenticate, authenticate_later
 from methodhub.core.access import ADMINISTRATOR, Principal
 from methodhub.core.bearer.tokens import KeysWanted
@@ -29,6 +30,9 @@ log = structlog.get_logger()
 
 RAW_BYTES_FACTOR = 4
 """A chunked body may take this many times its limit on the wire, framing included."""
+
+OVERRIDES = {b"GET", b"PUT", b"PATCH", b"DELETE"}
+"""The verbs that a POST may stand for. Not HEAD: whoever posts reads a body."""
 
 MAX_LINE = 16
 """Pipelined requests in line before reading pauses; a caller that hangs up is not noticed while it does."""
@@ -180,7 +184,15 @@ class HttpConnection(HttpToolsProtocol):
             body = msgspec.json.encode({"Message": message})
             self.transport.write(
                 b"HTTP/1.1 %b\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: %d\r\n"
-                b"%bconnection: close\r\n\r\n%b" % (status, len(body), header, body)
+                b"date: %b\r\nx-ms-request-id: %b\r\n%bconnection: close\r\n\r\n%b"
+                % (
+                    status,
+                    len(body),
+                    http_date(self.services.clock.wall()),
+                    self.services.request_ids.next(),
+                    header,
+                    body,
+                )
             )
         self.transport.close()
 
@@ -230,17 +242,19 @@ class HttpConnection(HttpToolsProtocol):
             raise ValueError("the head is too large")  # it came at once with what was checked before
         self._in_head = False
         self._fields = fields = dict(self.headers)
-        self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
+        is_old = self.parser.get_http_version() == "1.0"
+        self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue" and not is_old
         method = self.parser.get_method()
         if method == b"POST":  # [HUB-override] before anything is decided by the verb
-            method = fields.get(b"x-http-method-override", b"").strip().upper() or method
+            override = fields.get(b"x-http-method-override", b"").strip().upper()
+            method = override if override in OVERRIDES else method
         path, _, query = origin_form(self.url).partition(b"?")
         if self.parser.should_upgrade():
             return  # no cycle: the parser stops behind the head, and the request is rejected
         if method == b"POST" and self.services.methods is not None:
             target = match_method_route(path)
             if target is not None:
-                keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+                keep_alive = self.parser.should_keep_alive() and not is_old
                 head = read_call_head(self, target, query, fields, keep_alive)
                 self._take_turn(MethodExchange(self, head))
                 return

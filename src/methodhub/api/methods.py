@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from asyncio import Event, Task, get_running_loop
-from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import structlog
 
 from methodhub.api.bodies import too_large, unpack
 from methodhub.api.heads import CallHead, Undecided, decide
+from methodhub.api.responses import http_date
 from methodhub.core.calls import MethodRequest, MethodResult, Outcome
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.methods import Invocation
@@ -44,11 +44,10 @@ class ResponseHeads:
             self._heads.clear()
         head = self._heads.get(status)
         if head is None:
-            phrase = HTTPStatus(status).phrase
             head = self._heads[status] = (
-                f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json; charset=utf-8\r\n"
-                f"date: {formatdate(second, usegmt=True)}\r\ncontent-length: "
-            ).encode()
+                b"HTTP/1.1 %d %b\r\ncontent-type: application/json; charset=utf-8\r\ndate: %b\r\ncontent-length: "
+                % (status, HTTPStatus(status).phrase.encode(), http_date(now))
+            )
         return head
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from email.utils import formatdate
+from functools import lru_cache
 
 from methodhub.core.errors import HubError
 from methodhub.iothub.rest import error_body_listed, error_body_nested
@@ -10,6 +12,15 @@ from methodhub.iothub.rest import error_body_listed, error_body_nested
 JSON_TYPE = "application/json; charset=utf-8"
 _ECHOED = re.compile(rb"[\x20-\x7e]{1,128}")
 ECHO_HEADERS = (b"request-id", b"x-ms-client-request-id")
+
+
+def http_date(now: float) -> bytes:
+    return _date_of(int(now))
+
+
+@lru_cache(1)
+def _date_of(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 def is_echoed(value: bytes) -> bool:

@@ -78,12 +78,12 @@ def parse_item(value: Any) -> BulkItem:
         return BulkItem(target, mode or ImportMode.CREATE, error=error)
 
 
-def spelled(value: Object) -> Object:
-    """The object with its keys as the interface spells them."""
+def spelled(value: Object, levels: int = 3) -> Object:
+    """The object with its keys as the interface spells them, which has so many levels of its own."""
     result = {}
     for key, each in value.items():
         name = _KEYS.get(key.lower(), key)
-        result[name] = spelled(each) if name in _OBJECTS and isinstance(each, dict) else each
+        result[name] = spelled(each, levels - 1) if levels and name in _OBJECTS and isinstance(each, dict) else each
     return result
 
 

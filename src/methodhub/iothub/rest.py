@@ -121,7 +121,7 @@ def _check_payload(payload: bytes, limit: int) -> None:
         raise HubError(ErrorCode.ArgumentInvalid, f"payload has {len(payload)} bytes of at most {limit}.")
     wrong = json_error(payload)
     if wrong is not None:
-        raise HubError(ErrorCode.ArgumentInvalid, f"payload cannot be taken: {wrong}.")
+        raise HubError(ErrorCode.IotHubFormatError, f"payload cannot be taken: {wrong}.")
 
 
 def method_result(status: int | None, payload: bytes, rules: MethodRules) -> MethodResult | HubError:
@@ -194,7 +194,7 @@ def query_value(query: bytes, name: bytes) -> str | None:
     """The first value of a query parameter, whose name counts in any case."""
     for pair in query.split(b"&"):
         key, separator, value = pair.partition(b"=")
-        if separator and key.lower() == name:
+        if separator and unquote_plus(key.decode("latin-1")).lower() == name.decode():
             return unquote_plus(value.decode("latin-1"))
     return None
 

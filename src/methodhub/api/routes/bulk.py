@@ -50,6 +50,7 @@ async def regenerate(request: Request) -> Response:
     """200 if all were changed, 207 if some were, 400 if none was."""
     services = demand(request, Action.DEVICES_WRITE)
     policy_key, names, targets = parse_regeneration(await read_body(request, services.limits.body))
+    await count_items(request, len(targets))
     outcomes = await services.bulk.regenerate(targets, names)
     result = regeneration_result(policy_key, targets, outcomes)
     if not any(isinstance(outcome, HubError) for outcome in outcomes):

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from methodhub.api.access import demand
 from methodhub.api.bodies import read_body
 from methodhub.api.responses import JSON_TYPE
+from methodhub.api.routes.gates import count_payload
 from methodhub.core.access import Action
 from methodhub.core.calls import MethodRequest, Outcome
 from methodhub.core.errors import ErrorCode, HubError
@@ -46,6 +47,7 @@ async def call(request: Request) -> Response:
         request.scope["query_string"],
         services.rules,
     )
+    await count_payload(request, body)
     outcome = await outcome_of(request, services.methods, target, wanted)
     if isinstance(outcome, HubError):
         raise outcome

@@ -15,6 +15,8 @@ from methodhub.core.throttles.limits import method_blocks
 from methodhub.core.throttles.throttle import Throttle
 from methodhub.core.throttles.throttles import Throttles
 
+_READS = {"GET", "HEAD"}
+
 
 class Authentication:
     """[HUB-bearer-wait] Puts into the request's state who asks, or why they are refused, if that is not there yet."""
@@ -56,33 +58,31 @@ class Throttling:
 
     def _find(self, scope: Any) -> tuple[Throttle | None, int]:
         """By the route. [HUB-throttle-poll] Reading one job is free: SDKs ask for it five times a second. A bulk
-        request counts by its items, which its route knows."""
+        request counts by its items and a command by its payload, which their routes know."""
         throttles, method = self._throttles, scope["method"]
         match scope["path"].strip("/").lower().split("/"):
             case ["devices", "query"]:
                 return throttles.queries, 1
-            case ["devices"] if method == "POST":
+            case ["devices"] | ["devices", "keys", "regenerate"] if method == "POST":
                 return None, 0
             case ["devices" | "statistics", *_]:
                 return throttles.registry, 1
             case ["twins", *_] if method in {"PUT", "PATCH"}:
                 return throttles.twin_writes, 1
-            case ["twins", *_] if method == "GET":
+            case ["twins", *_] if method in _READS:
                 return throttles.twin_reads, 1
-            case ["jobs", "v2", job] | ["jobs", job] if method == "GET" and job not in {"v2", "query"}:
+            case ["jobs", "v2", job] | ["jobs", job] if method in _READS and job not in {"v2", "query"}:
                 return None, 0
             case ["jobs", *_]:
                 return throttles.jobs, 1
-            case ["digitaltwins", _, "commands", *_] | ["digitaltwins", _, "components", _, "commands", *_]:
-                return throttles.methods, method_blocks(_length(scope))
         return None, 0
 
 
-def _length(scope: Any) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value)
-    return 0
+async def count_payload(request: Request, payload: bytes) -> None:
+    """[HUB-throttle-methods] A call counts by its blocks. Raises 429001, 429003."""
+    services = services_of(request)
+    if services.throttles is not None and request.state.principal is not ADMINISTRATOR:
+        await services.throttles.methods.wait(method_blocks(len(payload)))
 
 
 async def count_items(request: Request, items: int) -> ApiServices:

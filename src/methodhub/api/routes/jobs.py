@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -13,10 +12,11 @@ from starlette.routing import Route
 from methodhub.api.access import demand
 from methodhub.api.bodies import read_body
 from methodhub.api.responses import JSON_TYPE
+from methodhub.api.routes.query import item_count
 from methodhub.api.services import ApiServices
 from methodhub.core.access import Action
 from methodhub.core.jobs.model import Job, JobStatus, JobType
-from methodhub.core.jobs.rules import argument_invalid, check_job_id, job_not_found
+from methodhub.core.jobs.rules import check_job_id, job_not_found
 from methodhub.iothub.jobs import (
     created_json,
     job_json,
@@ -27,11 +27,8 @@ from methodhub.iothub.jobs import (
     progress_event,
 )
 
-MAX_PAGE, DEFAULT_PAGE = 1_000, 100
 HEARTBEAT = 15.0
 """Seconds of silence after which a watcher gets a comment."""
-
-_COUNT = re.compile(r"[0-9]{1,6}")
 
 
 def job_routes() -> list[Route]:
@@ -88,7 +85,7 @@ async def page(request: Request) -> Response:
     subject = f"jobs {job_type} {status}"
     token = request.headers.get("x-ms-continuation")
     after = str(services.continuations.position(subject, token)[0]) if token else ""
-    limit = page_size(request.headers.get("x-ms-max-item-count"))
+    limit = item_count(request)
     found = await services.jobs.page(job_type, status, after, limit + 1)
     more = services.continuations.token(subject, (found[limit - 1].job_id,)) if len(found) > limit else None
     headers = {"x-ms-item-type": "JobResponse"} | ({"x-ms-continuation": more} if more else {})
@@ -99,15 +96,6 @@ def parse_status(text: str) -> JobStatus:
     """Some clients spell one of the names of older services."""
     older = {"enqueued": JobStatus.QUEUED, "pending": JobStatus.QUEUED, "canceled": JobStatus.CANCELLED}
     return older.get(text.lower()) or parse_name(JobStatus, text, "jobStatus")
-
-
-def page_size(text: str | None) -> int:
-    """At most MAX_PAGE, however many were asked for. Raises 400004."""
-    if not text:
-        return DEFAULT_PAGE
-    if _COUNT.fullmatch(text) is None or int(text) < 1:
-        raise argument_invalid(f"x-ms-max-item-count is {text[:20]!r}, not a number from 1 on.")
-    return min(int(text), MAX_PAGE)
 
 
 async def follow(request: Request) -> Response:

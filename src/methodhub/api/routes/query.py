@@ -25,7 +25,7 @@ from methodhub.iothub.twin_json import twin_json
 
 ITEM_COUNT, ITEM_TYPE, CONTINUATION = "x-ms-max-item-count", "x-ms-item-type", "x-ms-continuation"
 DEFAULT_COUNT, MAX_COUNT = 100, 1_000
-_COUNT = re.compile(r"-?[0-9]{1,9}")
+_COUNT = re.compile(r"-?[0-9]{1,20}")
 
 
 class _Body(msgspec.Struct):

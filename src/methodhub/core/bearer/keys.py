@@ -85,6 +85,8 @@ def _read_key(entry: Mapping[str, Any]) -> VerificationKey | None:
         if not isinstance(value, str) or len(value) > MAX_NUMBER:
             return None
         material[name] = value
+    if kind == "EC" and material["crv"] not in _CURVES.values():
+        return None
     try:
         key = RSAKey.import_key(material) if kind == "RSA" else ECKey.import_key(material)
         if isinstance(key, RSAKey) and not RSA_BITS[0] <= key.raw_value.key_size <= RSA_BITS[1]:
@@ -111,5 +113,5 @@ def verify(token: UnverifiedToken, key: VerificationKey) -> None:
     registry.max_header_length = MAX_HEADER
     try:
         deserialize_compact(token.text, key.key, registry=registry)
-    except (JoseError, ValueError) as error:
+    except (JoseError, ValueError, RecursionError) as error:
         raise AuthenticationError(f"the signature of the bearer token does not hold: {error}") from None
