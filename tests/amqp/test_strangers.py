@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from methodhub.wire.amqp import frames
+from methodhub.wire.amqp.protocol import STRANGER_LINKS, STRANGER_SESSIONS
 from methodhub.wire.amqp.sasl import AMQP_HEADER, SASL_HEADER
 from tests.amqp.peers import AmqpDevice, AmqpPeer, methods_address
 from tests.harness import RunningHub
@@ -33,22 +34,22 @@ def assert_well(hub: RunningHub) -> None:
     hub.until(lambda: not len(hub.hub.table) and not hub.hub.methods.open)
 
 
-def test_four_sessions_and_no_fifth(shared: RunningHub) -> None:
+def test_so_many_sessions_and_no_more(shared: RunningHub) -> None:
     """[HUB-before-authentication]"""
     with AmqpPeer(shared) as peer:
         peer.open()
-        for channel in (1, 2, 3):
+        for channel in range(1, STRANGER_SESSIONS):
             peer.begin(channel)
-        peer.send(begin(4))
+        peer.send(begin(STRANGER_SESSIONS))
         closed = peer.ended()
         assert closed is not None and closed.condition == "amqp:resource-limit-exceeded"
 
 
-def test_four_links_and_no_fifth(shared: RunningHub) -> None:
+def test_so_many_links_and_no_more(shared: RunningHub) -> None:
     """[HUB-before-authentication]"""
     with AmqpPeer(shared) as peer:
         session = peer.open()
-        for _ in range(4):
+        for _ in range(STRANGER_LINKS):
             peer.attach(session, "sender", "$cbs")
         peer.ask_attach(session, "sender", "$cbs")
         closed = peer.ended()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from methodhub.core.identity import Target
 from methodhub.core.ports import Event, PolicyChanged
@@ -11,6 +13,8 @@ from tests.bus.nodes import Cluster
 from tests.bus.peers import LIMIT, Caller, D, Device, asked_in_vain, until
 from tests.bus.proxy import Proxy
 from tests.clock import ManualClock
+from tests.cluster.nodes import free_ports
+from tests.cluster.proxy import Proxy as Route
 from tests.nats_server import RunningNats, pair
 
 NONE, M = Target("none"), Target("d", "m")
@@ -292,3 +296,63 @@ async def test_a_server_of_several_is_lost(runner: asyncio.Runner) -> None:
             device.settle("before")
             assert await before.end() == "d1"  # its node has not lost it
             assert max(device.handed.values()) == 1
+
+
+@contextmanager
+def pair_with_a_route() -> Iterator[tuple[RunningNats, RunningNats, Route]]:
+    """Two servers that are one NATS as long as the route between them is not cut; nodes do not see that."""
+    here, there = free_ports(2)
+    with Route(there) as route:
+        text = f'cluster {{ name: "pair", listen: "127.0.0.1:{there}", no_advertise: true }}'
+        routes = f'routes: ["nats://127.0.0.1:{route.port}"]'
+        with RunningNats(text) as second:
+            text = f'cluster {{ name: "pair", listen: "127.0.0.1:{here}", no_advertise: true, {routes} }}'
+            with RunningNats(text) as first:
+                yield first, second, route
+
+
+async def test_the_servers_lose_each_other_and_nobody_is_called_offline(runner: asyncio.Runner) -> None:
+    """[HUB-roll-call] A roll call that was not answered voids what was asked before."""
+    with pair_with_a_route() as (first, second, route):
+        cluster = Cluster(first.server)
+        async with cluster.node("a", server=first.server) as a, cluster.node("b", server=second.server) as b:
+            device = Device("d1")
+            await b.claim(D, device.answer, device.lose)
+            await until(lambda: a.roster.live() == {"b"} and b.roster.live() == {"a"})
+            assert await Caller(a, "none", NONE).end() == "not claimed"
+            assert await Caller(a, "before").end() == "d1"
+            route.cut()
+            await asyncio.sleep(0.3)  # the failure lasts
+            route.heal()
+            calls = []
+            for number in range(200):
+                calls.append(Caller(a, f"meanwhile{number}", response_timeout=10))
+                await asyncio.sleep(0.01)
+            assert {await call.end() for call in calls} <= {"d1", "404104"}
+            assert (a.epoch, b.epoch) == (1, 1)
+
+
+async def test_claims_that_the_other_server_missed_are_announced_again(runner: asyncio.Runner) -> None:
+    """[HUB-takeover] The older connection ends when the servers have found each other, and who waits is woken."""
+    with pair_with_a_route() as (first, second, route):
+        cluster = Cluster(first.server)
+        async with (
+            cluster.node("a", server=first.server) as a,
+            cluster.node("b", server=second.server) as b,
+            cluster.node("c", server=first.server) as c,
+        ):
+            older, newer = Device("older"), Device("newer")
+            await a.claim(D, older.answer, older.lose)
+            woken = asyncio.Event()
+            c.wait_claimed(M, woken.set)
+            await until(lambda: b.roster.live() == {"a", "c"})
+            route.cut()
+            await asyncio.gather(*(b.claim(target, newer.answer, newer.lose) for target in (D, M)))
+            assert not older.times_lost
+            assert not woken.is_set()
+            route.heal()
+            async with asyncio.timeout(LIMIT):
+                await older.lost.wait()
+                await woken.wait()
+            assert [await Caller(bus, f"after {bus.node}").end() for bus in (a, b, c)] == ["newer"] * 3
+            assert not newer.times_lost

@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from methodhub.server.workers import WORKER
+from methodhub.config import Settings
+from methodhub.server.workers import WORKER, worker_arguments, worker_environment
 from tests.cluster.pair import Pair, open_pair
 from tests.harness import PATIENCE, administrator
 from tests.hub.peers import Caller, ready_device
@@ -214,3 +215,12 @@ def leave(pair: Pair) -> None:
                 caller.send(caller.call(name, payload=3))
                 device.answer(device.request(), b"3")
                 assert caller.response().status == 200
+
+
+def test_workers_are_given_no_url_as_an_argument() -> None:
+    """[HUB-no-keys] It may hold a password, and any user can read arguments."""
+    given = ["serve", "--database-url", "postgresql://u:SECRET@h/d", "--nats-url=nats://u:SECRET@h", "--workers", "2"]
+    given += ["--set", "database_url=postgresql://u:SECRET@h/d", "--set=nats_url=nats://u:SECRET@h", "--set", "units=2"]
+    assert worker_arguments(given)[3:] == ["serve", "--workers", "2", "--set", "units=2", "--json"]
+    settings = Settings(data_dir=Path("d"), database_url="postgresql://u:SECRET@h/d", database_plaintext=True)
+    assert worker_environment(settings) == {"METHODHUB_DATABASE_URL": "postgresql://u:SECRET@h/d"}

@@ -11,7 +11,7 @@ import pytest
 
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Authentication, AuthenticationType, Identity, Target
-from methodhub.core.ports import CloseReason, TargetRevoked
+from methodhub.core.ports import CloseReason, StoreUnavailable, TargetRevoked
 from methodhub.core.registry import CACHE_SIZE, lost_a_credential
 from tests.memory import MemoryIdentityStore, MemoryTables
 from tests.rooms.world import World
@@ -352,3 +352,29 @@ def test_pages_and_modules_come_from_the_store(world: World) -> None:
     world.create(D, M, Target("a"))
     assert [each.target.device_id for each in world.run(world.registry.page_devices("", 10))] == ["a", "d"]
     assert [each.target for each in world.run(world.registry.modules("d"))] == [M]
+
+
+@pytest.mark.parametrize("target", [Target("a\0b"), Target("d", "m\0"), Target("x" * 129), Target("a b")])
+def test_the_store_is_not_asked_for_what_is_no_id(world: World, target: Target) -> None:
+    """One of them would fail all that are read with it."""
+
+    async def fail(_: Target) -> None:
+        raise AssertionError("asked")
+
+    world.registry._store.get = fail  # type: ignore[assignment]
+    assert world.run(world.registry.find(target)) is None
+
+
+def test_a_write_that_failed_and_yet_was_done_is_seen(world: World) -> None:
+    """The database went away after it had written and before it said so."""
+    assert code_of(world, world.registry.get(D)) == 404001
+    insert = world.registry._store.insert
+
+    async def done_and_gone(wanted: Identity) -> bool:
+        await insert(wanted)
+        raise StoreUnavailable("gone")
+
+    world.registry._store.insert = done_and_gone  # type: ignore[method-assign,assignment]
+    with pytest.raises(StoreUnavailable):
+        create(world, identity())
+    assert world.run(world.registry.get(D)).target == D

@@ -94,6 +94,13 @@ def test_an_id_with_a_percent_sign_has_two_readings() -> None:
     assert parse_resource(f"{HUB}/devices/d%3Fapi-version=2020")[1][0] == ("devices", "d?api-version=2020")
 
 
+@pytest.mark.parametrize("end", ["/", "/?x", "/api-version=2020"])
+def test_a_raw_end_behind_what_is_encoded_widens_nothing(end: str) -> None:
+    """Else the path would be read as empty, too, which is the whole hub."""
+    host, paths = parse_resource(f"{HUB}%2Fdevices%2Fd1{end}")
+    assert (host, paths) == (HUB, (("devices", "d1"),))
+
+
 @pytest.mark.parametrize("odd", ["?x", "api-version=1", "?"])
 def test_an_id_that_looks_like_a_query_keeps_its_scope(odd: str) -> None:
     """Cut off like a query, it would leave a scope over all devices."""

@@ -307,6 +307,7 @@ class Calls:
             self._end_lost(roll)
         else:
             self._in_doubt_below = max(self._in_doubt_below, roll.in_doubt_below)
+            self._roster.state += 1  # what was asked until now may have missed whoever did not answer
         stood = is_complete and self._roster.state == roll.state
         for call in judged:
             if call.is_over:

@@ -248,6 +248,8 @@ class NatsBus:
 
     def _alive(self, message: Beat | Present) -> None:
         now = self._around.clock.monotonic()
+        if self.roster.is_silent(message.node):
+            self.claims.announce_all()  # it may have missed what it did not acknowledge, though its line stood
         sign = self.roster.heard(message.node, message.epoch, message.complete, now)
         if sign is Sign.KNOWN:
             return

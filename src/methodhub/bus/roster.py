@@ -99,6 +99,9 @@ class Roster:
     def did_not_answer(self, nodes: set[str]) -> None:
         self._silent |= nodes
 
+    def is_silent(self, node: str) -> bool:
+        return node in self._silent
+
     def attentive(self) -> set[str]:
         """The live ones that have not left a claim unacknowledged since they were last heard."""
         live = self.live()

@@ -53,14 +53,15 @@ async def admit(services: DeviceServices, connect: Connect, peer: Peer) -> Admit
     check_host(services, user_name)
     for attempt in range(ATTEMPTS):
         identity, device = await find_identity(services, user_name.target)
-        version = services.authorities.version
+        versions = services.authorities.version, services.policies.version
         credential, expiry = check_credential(services, identity, connect, peer)
         check_enabled(identity, device)
         if services.throttles is not None and attempt == 0:
             await wait_turn(services.throttles)
         session = await recall_session(services, identity, connect.clean_session)
         generation = await draw_generation(services)
-        if services.registry.is_current(identity, device) and services.authorities.version == version:
+        now = services.authorities.version, services.policies.version
+        if services.registry.is_current(identity, device) and now == versions:
             return Admitted(identity, device, credential, expiry, session, user_name.model_id, generation)
     raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the identity kept changing while the device connected")
 

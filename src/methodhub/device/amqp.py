@@ -309,10 +309,9 @@ class AmqpConnection(EventConnection[Event]):
         if len(self._targets) >= dialect.MAX_PUT_TOKEN_IDENTITIES:
             raise TooManyTokens
         services = self._services
-        identity, device, credential = await authorize_target(
+        identity, device, credential, generation = await authorize_target(
             services, self._grants, target, self._stream.peer.certificates
         )
-        generation = await services.generation()
         if self._stream.is_closing():
             raise AuthenticationError("the connection has ended meanwhile")
         self._authenticated()

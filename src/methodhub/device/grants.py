@@ -168,18 +168,21 @@ class Grants:
 
 async def authorize_target(
     services: DeviceServices, grants: Grants, target: Target, certificates: tuple[bytes, ...]
-) -> tuple[Identity, Identity, Credential]:
-    """Identity, device and the credential by which a connection speaks for it: a token, else its certificate.
+) -> tuple[Identity, Identity, Credential, int | None]:
+    """Identity, device and the credential by which a connection speaks for it: a token, else its certificate; and the
+    generation that orders it among those to other nodes.
 
     [HUB-throttle-connections] Raises AuthenticationError; HubError 404001 or 404010, 429002 or 429003.
     """
     for attempt in range(ATTEMPTS):
         identity, device = await services.registry.active(target)
-        credential = check_grant(services, grants, identity, certificates)
+        check_grant(services, grants, identity, certificates)
         if services.throttles is not None and attempt == 0:
             await services.throttles.connections.wait()
+        generation = await services.generation()
         if services.registry.is_current(identity, device):
-            return identity, device, credential
+            # Once more: a policy or an authority may have changed meanwhile.
+            return identity, device, check_grant(services, grants, identity, certificates), generation
     raise AuthenticationError("the identity kept changing while its link was attached")
 
 

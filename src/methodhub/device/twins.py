@@ -108,7 +108,7 @@ class TwinRequests(Generic[T]):
 
 async def keep_model_id(services: DeviceServices, target: Target, model_id: str | None) -> None:
     """What the device says it is goes into its twin before it is let in; it is let in without, too."""
-    if not model_id:
+    if not model_id or "\0" in model_id:
         return
     try:
         await services.twins.set_model_id(target, model_id)

@@ -76,7 +76,9 @@ def parse_resource(resource: str) -> tuple[str, tuple[tuple[str, ...], ...]]:
     """
     host, once = _split(unquote(resource))
     twice = tuple(unquote_plus(segment) for segment in once)
-    raw = _split(resource)[1] if "/" in resource else once
+    raw_host, raw = _split(resource)
+    if raw_host != host or len(raw) != len(once):
+        raw = once  # more of it is encoded than ids: what is left of the path would cover too much
     return host, tuple(dict.fromkeys((once, twice, raw)))
 
 

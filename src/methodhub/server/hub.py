@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_network
+from math import ceil
 
 import structlog
 
@@ -13,10 +15,11 @@ from methodhub.api.http import HttpServer
 from methodhub.bus.nats import NatsBus
 from methodhub.config import Settings
 from methodhub.core.clock import Clock
+from methodhub.core.connections import connection_closed
 from methodhub.core.jobs.node import BEAT, Node
 from methodhub.core.jobs.scheduler import Scheduler
 from methodhub.core.methods import CallLimits, Methods
-from methodhub.core.ports import Bus, CloseReason
+from methodhub.core.ports import Bus, CloseReason, StoreUnavailable
 from methodhub.core.presence import WRITE_INTERVAL
 from methodhub.core.throttles.throttles import SHARE_INTERVAL
 from methodhub.device.installed import AMQP, MQTT, WITHOUT_AMQP, Factory, device_protocols
@@ -37,7 +40,9 @@ from methodhub.server.workers import MetricsOfWorkers, socket_name
 log = structlog.get_logger()
 
 CLOSED_AT_ONCE, CLOSE_INTERVAL = 100, 0.1
-"""Devices that a node which leaves others behind closes at once, and seconds until the next ones."""
+"""Devices that a node which leaves others behind closes at once, at least, and seconds until the next ones."""
+SPREAD = 0.75
+"""The part of the grace period in which all idle devices are closed."""
 
 RECORD_GRACE = 5.0
 """Seconds that outcomes of jobs may take to be written when the hub stops."""
@@ -52,6 +57,7 @@ class Hub(Domain):
         self._bus_url = settings.nats_url or (worker.nats_url if worker is not None else None)
         self.is_shared = self._bus_url is not None
         self._nats: NatsBus | None = None
+        self._is_enrolled = False
         self._notes: list[str] = []
         limits = PreAuthenticationLimits(
             settings.pre_authentication_seconds,
@@ -75,8 +81,16 @@ class Hub(Domain):
         try:
             return await self._start()
         except BaseException:
+            await self._retire()
             await self.close()
             raise
+
+    async def _retire(self) -> None:
+        """Nobody shall wait for a node that did not come to be."""
+        if self._is_enrolled:
+            with suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(RECORD_GRACE):
+                    await self.job_store.retire(self.node.node_id)
 
     async def _start(self) -> ReadyFacts:
         settings = self.settings
@@ -85,6 +99,7 @@ class Hub(Domain):
             await start_bus(self._nats)
             if self.throttles is not None:
                 await self.throttles.take_share()
+        self.node.on_enrolled = self.presence.tell_again
         await self._disconnect_dead()
         self.methods = Methods(
             self.registry, self.bus, self.deadlines, self.clock, CallLimits(settings.hub_open_calls), self.metrics
@@ -123,6 +138,7 @@ class Hub(Domain):
         self.node = Node(self.job_store, self.clock, CLUSTER_BEAT if self.is_shared else BEAT)
         # Only a database server, or workers, can have other nodes on it: a file belongs to whoever holds its lock.
         await self.node.enroll(alone=self.settings.database_url is None and self._worker is None)
+        self._is_enrolled = True
         if self._bus_url is None:
             return await super().open_bus()
         self._nats = nats_bus(
@@ -248,6 +264,8 @@ class Hub(Domain):
         ended = asyncio.gather(self.methods.stop(), self._close_devices())
         await first_of(ended, grace_over.wait(), *([at_once.wait()] if at_once else []))
         self.table.close_all(CloseReason.STOPPING)
+        for call in list(self.methods.open):  # those that other nodes hold
+            call.finish(connection_closed())
         store_is_away = asyncio.Event()
         self.deadlines.call_at(self.clock.monotonic() + RECORD_GRACE, store_is_away.set)
         await first_of(self.scheduler.stop(), store_is_away.wait(), *([at_once.wait()] if at_once else []))
@@ -259,9 +277,11 @@ class Hub(Domain):
     async def _close_devices(self) -> None:
         """[HUB-drain] Where other nodes take the devices, one after another, those without open calls first: all at
         once they would come back as a storm."""
+        rounds = max(1.0, SPREAD * self.settings.stop_grace / CLOSE_INTERVAL)
+        at_once = max(CLOSED_AT_ONCE, ceil(len(self.table) / rounds))
         while self.is_shared and len(self.table):
             idle = [each for each in self.table if not len(each.pending)]
-            for attachment in idle[:CLOSED_AT_ONCE]:
+            for attachment in idle[:at_once]:
                 self.table.close(attachment.target, CloseReason.STOPPING)
             closed = asyncio.Event()
             self.deadlines.call_at(self.clock.monotonic() + CLOSE_INTERVAL, closed.set)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ log = structlog.get_logger()
 WORKER = "WORKER_OF_METHODHUB"
 """Tells a process that it is a worker, and of which bus: its number, a space, a URL. In the environment, since anyone
 may read arguments."""
+URL_OPTIONS = {"--database-url": "database_url", "--nats-url": "nats_url"}
+"""What may hold a password: goes to workers in the environment."""
 ASK_TIMEOUT = 2.0
 """Seconds that one worker waits for another's metrics."""
 RESTART_WAIT = 0.2
@@ -114,12 +116,13 @@ class Workers:
         while not self._stopping:
             process = await asyncio.create_subprocess_exec(
                 *self._arguments,
-                env=os.environ | {WORKER: f"{number} {url}"},
+                env=os.environ | worker_environment(self._settings) | {WORKER: f"{number} {url}"},
                 stdin=asyncio.subprocess.PIPE,  # its end tells a worker that this process is no more
                 stdout=asyncio.subprocess.PIPE,
                 start_new_session=True,  # a terminal's interrupt is for this process, which tells them in turn
             )
             self._processes[number] = process
+            self._tell_if_stopping(process)  # the others were told while this one was not there yet
             assert process.stdout is not None
             line = await process.stdout.readline()
             if not ready.done():
@@ -146,6 +149,10 @@ class Workers:
             await self._nats.stop()
         return max((process.returncode or 0 for process in self._processes.values()), default=0)
 
+    def _tell_if_stopping(self, process: asyncio.subprocess.Process) -> None:
+        if self._stopping:
+            process.terminate()
+
     def _signal(self) -> None:
         for process in self._processes.values():
             if process.returncode is None:
@@ -153,8 +160,27 @@ class Workers:
                     process.terminate()
 
 
-def worker_arguments() -> list[str]:
-    return [sys.executable, "-m", "methodhub", *sys.argv[1:], "--json"]
+def worker_arguments(given: Sequence[str]) -> list[str]:
+    """[HUB-no-keys] Without URLs, which may hold passwords: any user can read the arguments of a process."""
+    kept: list[str] = []
+    arguments = iter(given)
+    for argument in arguments:
+        name, has_value, value = argument.partition("=")
+        if name in URL_OPTIONS:
+            if not has_value:
+                next(arguments, None)
+        elif name == "--set":
+            setting = value if has_value else next(arguments, "")
+            if setting.partition("=")[0].strip() not in URL_OPTIONS.values():
+                kept += ["--set", setting]
+        else:
+            kept.append(argument)
+    return [sys.executable, "-m", "methodhub", *kept, "--json"]
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    urls = {name: getattr(settings, name) for name in URL_OPTIONS.values()}
+    return {f"METHODHUB_{name.upper()}": url for name, url in urls.items() if url is not None}
 
 
 def facts_of(ready: dict[str, Any]) -> ReadyFacts:
@@ -174,7 +200,7 @@ async def run_workers(
     settings: Settings, on_ready: Callable[[ReadyFacts], None], stop: asyncio.Event, at_once: asyncio.Event
 ) -> int:
     """Raises StartError."""
-    workers = Workers(settings, worker_arguments())
+    workers = Workers(settings, worker_arguments(sys.argv[1:]))
     try:
         on_ready(await workers.start())
         sys.stdout.flush()

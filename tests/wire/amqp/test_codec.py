@@ -112,6 +112,13 @@ def test_what_is_no_value_raises(data: str) -> None:
         decode_at(bytes.fromhex(data), 0, len(data) // 2)
 
 
+def test_keys_of_maps_are_texts_or_numbers() -> None:
+    """Hashes of UUIDs can be made to collide: a map of some thousand would take a second to read."""
+    pairs = b"".join(b"\x98" + (number * (2**61 - 1)).to_bytes(16) + b"\x40" for number in range(3))
+    with pytest.raises(MalformedData):
+        decode_at(bytes((0xC1, len(pairs) + 1, 6)) + pairs, 0, len(pairs) + 3)
+
+
 def test_nesting_is_bounded() -> None:
     value: Value = []
     for _ in range(MAX_DEPTH):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from methodhub.core.clock import Clock
 from methodhub.core.errors import ErrorCode, HubError
-from methodhub.core.identity import Identity, Target
+from methodhub.core.identity import ID_PATTERN, Identity, Target
 from methodhub.core.ports import (
     Bus,
     CertificateExpected,
@@ -82,7 +82,9 @@ class Registry:
             return False
 
     async def find(self, target: Target) -> Identity | None:
-        """The identity, from memory or from the store."""
+        """The identity, from memory or from the store, which is not asked for what can be no id."""
+        if not all(ID_PATTERN.fullmatch(part) for part in target if part):
+            return None
         try:
             return self.in_memory(target)
         except KeyError:
@@ -193,7 +195,11 @@ class Registry:
             await self._check_room_for_module(target)
         else:
             await self.capacity.take(1)
-        if not await self._store.insert(created):
+        try:
+            is_new = await self._store.insert(created)
+        finally:
+            self._forget(target)  # an error may come of a write that was done
+        if not is_new:
             raise already_exists(target)
         self.was_created(created)
         return created

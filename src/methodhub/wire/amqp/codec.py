@@ -131,6 +131,8 @@ def _compound(code: int, data: bytes, at: int, end: int, count: int, depth: int)
     if at != end:
         raise ValueError("a size that is not that of the content")
     if code in (0xC1, 0xD1):
+        if not all(isinstance(key, str | bytes | int) for key in elements[::2]):
+            raise ValueError("a map's key that is neither text nor number")  # hashes of others can be made to collide
         return dict(zip(elements[::2], elements[1::2], strict=True))
     return elements
 

@@ -45,6 +45,11 @@ class State(Enum):
     CLOSED = "closed"
 
 
+STRANGER_SESSIONS, STRANGER_LINKS = 256, 16
+"""Before the first accepted credential. Java begins a session for each device of a multiplexed connection before it
+puts a token, and attaches the six links of a device with a certificate at once."""
+
+
 class AmqpServerProtocol:
     """Turns what a peer sends into events, and verbs into what it is to be sent.
 
@@ -71,7 +76,11 @@ class AmqpServerProtocol:
     )
 
     def __init__(
-        self, container_id: str, mechanisms: Sequence[str] = MECHANISMS, max_sessions: int = 4, max_links: int = 4
+        self,
+        container_id: str,
+        mechanisms: Sequence[str] = MECHANISMS,
+        max_sessions: int = STRANGER_SESSIONS,
+        max_links: int = STRANGER_LINKS,
     ) -> None:
         self.state = State.STARTING
         self._container_id = container_id
