@@ -185,8 +185,12 @@ class MemoryHubStore:
         for policy in policies:
             self._tables.policies.setdefault(policy.name, policy)
 
-    async def replace_policies(self, policies: Iterable[Policy]) -> None:
-        self._tables.policies.update({policy.name: policy for policy in policies})
+    async def replace_policy(self, old: Policy, new: Policy) -> bool:
+        stored = self._tables.policies.get(old.name)
+        if stored is None or (stored.primary_key, stored.secondary_key) != (old.primary_key, old.secondary_key):
+            return False
+        self._tables.policies[old.name] = new
+        return True
 
     async def delete_policy(self, name: str) -> None:
         self._tables.policies.pop(name, None)

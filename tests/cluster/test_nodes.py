@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from itertools import count
 from urllib.parse import quote
 
 import pytest
 
+from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
+from methodhub.core.policies import PolicyChanges, Rotation
 from methodhub.iothub.mqtt import DESIRED_PROPERTIES
 from methodhub.iothub.sas import build_token
 from methodhub.server.truth import RECHECK_INTERVAL
@@ -203,6 +206,26 @@ def test_what_revokes_a_device_on_one_node_closes_it_on_the_other(
         assert device.is_closed()
         bystander.ping()
     assert invoke(pair.b, name)[0] == (404103 if revoke is change_keys else 404001)
+
+
+def test_a_policy_that_two_nodes_rotate_at_once_has_both_keys_new(pair: Pair) -> None:
+    """[HUB-rotate] No acknowledged write is lost."""
+    changes = [PolicyChanges(node.hub.hub_store, node.hub.policies, node.hub.bus) for node in pair]
+    for number in range(10):
+        policy = pair.a.run(changes[0].create(f"both{number}", ["DeviceConnect"], (None, None)))
+        with ThreadPoolExecutor() as threads:
+            rotated = threads.map(
+                lambda node, change, key: node.run(change.rotate(policy.name, key)),  # noqa: B023 - done in this round
+                pair,
+                changes,
+                (Rotation.PRIMARY, Rotation.SECONDARY),
+            )
+            first, second = rotated
+        stored = next(each for each in pair.a.run(pair.a.hub.hub_store.policies()) if each.name == policy.name)
+        assert (stored.primary_key, stored.secondary_key) == (first.primary_key, second.secondary_key)
+        pair.b.run(changes[1].delete(policy.name))
+        with pytest.raises(HubError):
+            pair.a.run(changes[0].rotate(policy.name, Rotation.SWAP))
 
 
 def test_a_policy_that_is_rotated_takes_along_whom_it_let_in(pair: Pair, name: str) -> None:

@@ -78,11 +78,12 @@ async def test_a_secret_stays_what_it_was_at_first(hub: HubStore) -> None:
 
 async def test_policies_are_replaced_and_deleted(hub: HubStore) -> None:
     first, second = (Policy(name, Right.SERVICE_CONNECT, "cDE=", "cDI=") for name in ("a", "b"))
-    await hub.insert_policies([first])
+    await hub.insert_policies([first, second])
     changed = replace(first, rights=Right.DEVICE_CONNECT, primary_key="eA==", secondary_key="eQ==")
-    await hub.replace_policies([changed, second])
+    assert await hub.replace_policy(first, changed)
+    assert not await hub.replace_policy(first, replace(first, secondary_key="eg=="))
+    assert not await hub.replace_policy(replace(first, name="nobody"), first)
     assert await hub.policies() == [changed, second]
     await hub.delete_policy("a")
     await hub.delete_policy("nobody")
-    await hub.replace_policies([])
     assert await hub.policies() == [second]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -101,7 +101,9 @@ OPERATIONS = st.one_of(
     operation("statistics"),
     operation("save_twins", st.lists(st.tuples(TWINS, st.integers(1, 2)), max_size=4)),
     operation("twins", st.lists(TARGETS, max_size=4)),
-    operation("replace_policies", st.lists(POLICIES, max_size=3, unique_by=lambda policy: policy.name)),
+    st.builds(
+        lambda policy, key: Operation("replace_policy", (policy, replace(policy, primary_key=key))), POLICIES, TEXT
+    ),
     operation("delete_policy", IDS),
     operation("insert_policies", st.lists(POLICIES, max_size=3)),
     operation("save_session", TARGETS, GENERATIONS, SESSIONS),

@@ -17,6 +17,9 @@ MAX_POLICIES = 16
 MAX_SERVICE_POLICIES = 10
 """With the right ServiceConnect (`wire/service.md` 2.2)."""
 
+ATTEMPTS = 20
+"""How often a policy is rotated while other nodes rotate it, too."""
+
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _RIGHTS = {name.lower(): right for right, name in RIGHT_NAMES.items()}
 
@@ -49,6 +52,8 @@ class PolicyChanges:
             check_room(present, granted)
             policy = Policy(name, granted, keys[0] or generate_key(), keys[1] or generate_key())
             await self._store.insert_policies([policy])
+            if await self._find(name) != policy:  # another node was faster
+                raise HubError(ErrorCode.GenericConflict, f"There is a policy {name!r}.")
             await self._publish(name)
         return policy
 
@@ -62,18 +67,15 @@ class PolicyChanges:
             await self._publish(name)
 
     async def rotate(self, name: str, rotation: Rotation) -> Policy:
-        """Give the policy a new key, or swap its two. [HUB-rotate] The other key goes on. Raises 404000."""
+        """Give the policy a new key, or swap its two. [HUB-rotate] The other key goes on. Raises 404000, 503001."""
         async with self._lock:
-            policy = await self._find(name)
-            if rotation is Rotation.PRIMARY:
-                policy = replace(policy, primary_key=generate_key())
-            elif rotation is Rotation.SECONDARY:
-                policy = replace(policy, secondary_key=generate_key())
-            else:
-                policy = replace(policy, primary_key=policy.secondary_key, secondary_key=policy.primary_key)
-            await self._store.replace_policies([policy])
-            await self._publish(name)
-        return policy
+            for _ in range(ATTEMPTS):
+                policy = await self._find(name)
+                rotated = rotated_keys(policy, rotation)
+                if await self._store.replace_policy(policy, rotated):
+                    await self._publish(name)
+                    return rotated
+        raise HubError(ErrorCode.ServiceUnavailable, f"The policy {name!r} is changed too often; try again.")
 
     async def _find(self, name: str) -> Policy:
         for policy in await self._store.policies():
@@ -84,6 +86,14 @@ class PolicyChanges:
     async def _publish(self, name: str) -> None:
         self._policies.load(await self._store.policies())
         self._bus.publish(PolicyChanged(name))
+
+
+def rotated_keys(policy: Policy, rotation: Rotation) -> Policy:
+    if rotation is Rotation.PRIMARY:
+        return replace(policy, primary_key=generate_key())
+    if rotation is Rotation.SECONDARY:
+        return replace(policy, secondary_key=generate_key())
+    return replace(policy, primary_key=policy.secondary_key, secondary_key=policy.primary_key)
 
 
 def check_name(name: str) -> None:

@@ -50,6 +50,11 @@ NEW_SESSION = select(
     identities.c.module_id == bindparam("module"),
     identities.c.generation_id == bindparam("generation"),
 )
+REPLACE_POLICY = update(policies).where(
+    policies.c.name == bindparam("of_name"),
+    policies.c.primary_key == bindparam("old_primary"),
+    policies.c.secondary_key == bindparam("old_secondary"),
+)
 DELETE_POLICY = delete(policies).where(policies.c.name == bindparam("of_name"))
 SECRET = select(secrets.c.value).where(secrets.c.name == bindparam("of_name"))
 
@@ -62,11 +67,6 @@ class SqlHubStore:
         self._by_targets = of_targets(select(device_sessions), device_sessions, database.targets)
         self._reads: Batches[Target, tuple[str, Session] | None] = Batches(self._sessions)
         self._insert_policy = database.insert(policies).on_conflict_do_nothing()
-        replace = database.insert(policies)
-        columns = ("rights", "primary_key", "secondary_key")
-        self._replace_policy = replace.on_conflict_do_update(
-            index_elements=["name"], set_={name: replace.excluded[name] for name in columns}
-        )
         self._insert_secret = database.insert(secrets).on_conflict_do_nothing()
         self._twins = TwinRows(database)
         self._insert_authority = database.insert(certificate_authorities).on_conflict_do_nothing()
@@ -92,10 +92,9 @@ class SqlHubStore:
         if rows:
             await self._database.execute(self._insert_policy, rows)
 
-    async def replace_policies(self, policies: Iterable[Policy]) -> None:
-        rows = [policy_row(policy) for policy in policies]
-        if rows:
-            await self._database.execute(self._replace_policy, rows)
+    async def replace_policy(self, old: Policy, new: Policy) -> bool:
+        named = {"of_name": old.name, "old_primary": old.primary_key, "old_secondary": old.secondary_key}
+        return await self._database.execute(REPLACE_POLICY, policy_row(new) | named) == 1
 
     async def delete_policy(self, name: str) -> None:
         await self._database.execute(DELETE_POLICY, {"of_name": name})

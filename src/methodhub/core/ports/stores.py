@@ -169,8 +169,8 @@ class HubStore(Protocol):
 
     async def delete_session(self, target: Target) -> None: ...
 
-    async def replace_policies(self, policies: Iterable[Policy]) -> None:
-        """Write these policies anew, and those that are new."""
+    async def replace_policy(self, old: Policy, new: Policy) -> bool:
+        """Write the policy of this name anew. False if its keys are no longer the old ones, or it is gone."""
         ...
 
     async def delete_policy(self, name: str) -> None: ...
