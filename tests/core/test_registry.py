@@ -11,7 +11,7 @@ import pytest
 
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Authentication, AuthenticationType, Identity, Target
-from methodhub.core.ports import CloseReason, StoreUnavailable, TargetRevoked
+from methodhub.core.ports import CloseReason, IdentitiesChanged, StoreUnavailable, TargetRevoked
 from methodhub.core.registry import CACHE_SIZE, lost_a_credential
 from tests.memory import MemoryIdentityStore, MemoryTables
 from tests.rooms.world import World
@@ -378,3 +378,21 @@ def test_a_write_that_failed_and_yet_was_done_is_seen(world: World) -> None:
     with pytest.raises(StoreUnavailable):
         create(world, identity())
     assert world.run(world.registry.get(D)).target == D
+
+
+def test_a_write_that_was_overtaken_is_not_remembered(world: World) -> None:
+    """[HUB-one-truth] Another node disabled it after this one wrote, and was heard before the database's answer."""
+    create(world, identity())
+    store = world.registry._store
+    replaced = store.replace
+
+    async def overtaken(new: Identity, if_etag: str | None) -> bool:
+        done = await replaced(new, if_etag)
+        await replaced(replace(new, enabled=False, etag="theirs"), new.etag)
+        world.bus.publish(IdentitiesChanged((D,)))
+        return done
+
+    store.replace = overtaken  # type: ignore[method-assign,assignment]
+    update(world, identity(status_reason="mine"))
+    assert not world.registry.is_known_active(D)
+    assert code_of(world, world.registry.active(D)) == 404001

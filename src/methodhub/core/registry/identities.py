@@ -160,9 +160,10 @@ class Registry:
         self._cache.clear()
 
     def take(self, identity: Identity) -> None:
-        """What was read anew of a target that is connected here."""
-        self._changes += 1
-        self._pinned[identity.target] = identity
+        """What was read anew of a target that is connected here; unless that was changed meanwhile."""
+        if identity.target in self._pinned:
+            self._changes += 1
+            self._pinned[identity.target] = identity
 
     def _hear(self, event: Event) -> None:
         """[HUB-one-truth] Another node wrote: what is kept here of that is old."""
@@ -232,17 +233,21 @@ class Registry:
             current = await self.read(target)
             check_if_match(current, if_match)
             new = changed(identity, current, self._clock.wall())
+            seen = self._changes
             if await self._store.replace(new, current.etag):
-                await self.was_changed(current, new)
+                await self.was_changed(current, new, seen)
                 return new
         raise HubError(ErrorCode.ServiceUnavailable, f"{target} is changed too often; try again.")
 
-    async def was_changed(self, old: Identity, new: Identity) -> None:
+    async def was_changed(self, old: Identity, new: Identity, seen: int | None = None) -> None:
         """Tell whoever must know of a change that was just stored. What used a credential that is no longer valid is
-        closed."""
+        closed. `seen`: how much had changed before the write; None if that is not known."""
         target = new.target
-        self._changes += 1
-        self._remember(target, new)
+        if self._changes == seen:
+            self._changes += 1
+            self._remember(target, new)
+        else:
+            self._forget(target)  # it may have been written once more before this node was told of its own write
         self._tell(target)
         if not new.enabled:
             await self._revoke_with_modules(target, CloseReason.DISABLED)
