@@ -396,3 +396,13 @@ def test_a_write_that_was_overtaken_is_not_remembered(world: World) -> None:
     update(world, identity(status_reason="mine"))
     assert not world.registry.is_known_active(D)
     assert code_of(world, world.registry.active(D)) == 404001
+
+
+def test_a_delete_that_failed_and_yet_was_done_ends_the_connection_when_it_is_repeated(world: World) -> None:
+    world.create(D)
+    world.connect(D)
+    events = revoked(world)
+    assert world.run(world.registry._store.delete(D, None)) == [D]
+    assert code_of(world, world.registry.delete(D, None)) == 404001
+    assert events == [TargetRevoked(D, CloseReason.DELETED)]
+    assert not world.registry.is_known_active(D)

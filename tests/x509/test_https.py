@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from methodhub.core.identity import Authentication, AuthenticationType, Identity, Target
 from tests.certificates import Issued, authority, self_signed
 from tests.harness import PATIENCE, Program, RunningHub, node
 from tests.x509.peers import SAS, SIGNED, add_authority, pin, put, remove_authority
@@ -55,6 +56,15 @@ def test_it_asks_while_an_identity_or_a_ca_needs_it(auto: RunningHub) -> None:
     auto.until(lambda: not tls.https.asks_for_certificates)
     assert not is_asked(auto)
     add_authority(auto, "factory", ca, verified=False)
+    assert is_asked(auto)
+
+
+def test_what_another_node_told_of_in_vain_is_found(auto: RunningHub) -> None:
+    """[HUB-one-truth] By a comparison with the store."""
+    identity = Identity(Target("d"), "e", "1", Authentication(AuthenticationType.SELF_SIGNED))
+    auto.run(auto.hub.identity_store.insert(identity))
+    assert not is_asked(auto)
+    auto.run(auto.hub.certificates.recheck())
     assert is_asked(auto)
 
 

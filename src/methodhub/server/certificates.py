@@ -118,6 +118,13 @@ class ServerCertificates:
         elif self.tls.https.asks_for_certificates:
             self._background.spawn(self._stop_asking(self.tls.https, self._expectations))
 
+    async def recheck(self) -> None:
+        """[HUB-one-truth] What another node told of may have been lost."""
+        if self._settings.https_client_certificates == "auto" and not self.tls.https.asks_for_certificates:
+            with suppress(StoreUnavailable):
+                if await self._store.expects_certificates():
+                    self.expect(CertificateExpected())
+
     async def _stop_asking(self, https: TlsContextHolder, seen: int) -> None:
         """Unless an identity still needs it, or one came while the store was asked."""
         with suppress(StoreUnavailable):

@@ -261,7 +261,13 @@ class Registry:
 
     async def delete(self, target: Target, if_match: str | None) -> None:
         """Delete an identity; a device with its modules, sessions and waiting calls. Raises 404001, 404010, 412001."""
-        check_if_match(await self.read(target), if_match)
+        try:
+            current = await self.read(target)
+        except HubError:
+            if target in self._pinned:  # an earlier delete was done, though its caller was told of an error
+                self.were_deleted([target])
+            raise
+        check_if_match(current, if_match)
         gone = await self._store.delete(target, if_match)
         if gone is None:
             raise precondition_failed(await self.read(target), if_match or "*")
