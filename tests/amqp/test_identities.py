@@ -174,6 +174,18 @@ def test_the_connection_ends_with_its_last_token(crowd: RunningHub) -> None:
         assert peer.ended() == EXPIRED
 
 
+def test_a_token_of_a_policy_stands_in_and_ends_the_connection_with_itself(crowd: RunningHub) -> None:
+    """[HUB-token-expired]"""
+    with AmqpDevice(crowd) as peer:
+        assert peer.claim(peer.cbs, crowd.token("device", 7_200)) == (200, "OK")
+        pass_time(crowd, 3_901, peer)
+        call_once(crowd, peer.methods, "d1")
+        pass_time(crowd, 3_598, peer)
+        call_once(crowd, peer.methods, "d1")
+        crowd.advance(2)
+        assert peer.ended() == EXPIRED
+
+
 def test_a_renewed_token_replaces_the_older_on_the_same_links(crowd: RunningHub) -> None:
     """[HUB-token-renewal]"""
     with AmqpDevice(crowd) as peer:

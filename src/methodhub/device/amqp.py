@@ -175,12 +175,14 @@ class AmqpConnection(EventConnection[Event]):
         over = self._grants.expired(self._services.clock.wall())
         if over:
             for target in list(self._targets.values()):
-                credential = None if target.attachment is None else target.attachment.credential
-                if (
-                    any(grant.credential == credential is not None for grant in over)
-                    and self._grants.find(target.target) is None
-                ):
+                attachment = target.attachment
+                if attachment is None or all(grant.credential != attachment.credential for grant in over):
+                    continue
+                found = self._grants.find(target.target)
+                if found is None:
                     target.close(CloseReason.TOKEN_EXPIRED)
+                elif found.credential is not None:
+                    attachment.credential = found.credential  # from now on it is here by this one
             if not self._grants and not self._targets:
                 self._protocol.close(dialect.UNAUTHORIZED, "Token Invalid.")
                 self._finish()
