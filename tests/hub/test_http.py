@@ -346,6 +346,7 @@ def test_the_method_override_counts_before_the_right(shared: RunningHub) -> None
         assert reader.ask("POST", "/devices/o1", X_HTTP_Method_Override="DELETE").status == 401
         assert reader.ask("POST", "/devices/o1", X_HTTP_Method_Override="get").status == 200
         assert reader.ask("GET", "/devices/o1", X_HTTP_Method_Override="DELETE").status == 200
+        assert reader.ask("POST", "/devices/o1", X_HTTP_Method_Override="HEAD").body
         assert owner.ask("POST", "/devices/o1", X_HTTP_Method_Override="DELETE").status == 204
         assert owner.ask("POST", "/twins/d1/methods", b"{}", X_HTTP_Method_Override="PATCH").status == 405
 

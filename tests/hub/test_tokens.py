@@ -295,3 +295,12 @@ def test_a_device_s_token_is_none_of_a_back_end(shared: RunningHub, caller: Call
     assert status(caller, header(signed(shared, shared.address, key=key))) == 401
     with shared.admin() as admin:
         assert admin.get("/admin/policies").status_code == 200
+
+
+def test_a_token_of_a_part_of_the_hub_is_not_for_metrics(shared: RunningHub) -> None:
+    for resource, status in ((f"{shared.address}/twins/d1", 401), (shared.address, 200)):
+        with Caller(shared) as caller:
+            caller.token = shared.token("service", resource=resource)
+            answer = caller.ask("GET", "/metrics")
+            assert answer.status == status
+            assert {"date", "x-ms-request-id"} <= answer.headers.keys()

@@ -87,6 +87,8 @@ def test_a_caller_that_hangs_up_gives_its_place_to_the_next(hub: RunningHub) -> 
         ("registry", "POST", "/devices", [{"id": "d2", "importMode": "create"}]),
         ("queries", "POST", "/devices/query", {"query": "SELECT * FROM devices"}),
         ("twin_reads", "GET", "/twins/d1", None),
+        ("twin_reads", "HEAD", "/twins/d1", None),
+        ("registry", "POST", "/devices/keys/regenerate", {"policyKey": "both", "devices": [{"id": "d1"}]}),
         ("twin_writes", "PATCH", "/twins/d1", {"tags": {"a": 1}}),
         ("jobs", "GET", "/jobs/v2/query", None),
         ("jobs", "PUT", "/jobs/v2/j1", {}),

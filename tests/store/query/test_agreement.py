@@ -15,7 +15,18 @@ from methodhub.core.identity import Target
 from methodhub.core.query.columns import project
 from methodhub.core.query.page import TooDeep
 from methodhub.core.query.parser import parse_query
-from methodhub.core.query.tree import Arithmetic, Collection, Comparison, Condition, Expression, Literal, Query
+from methodhub.core.query.tree import (
+    Arithmetic,
+    Collection,
+    Comparison,
+    Condition,
+    Expression,
+    Literal,
+    Membership,
+    Not,
+    Path,
+    Query,
+)
 from methodhub.core.twins.model import Section, Twin
 from methodhub.store.tables import twins
 from tests.core.query.trees import KEYS, NUMBERS, TEXTS, TIMES, expressions, grouped, queries
@@ -183,3 +194,11 @@ def test_what_sqlite_cannot_read_is_refused(sqlite: World) -> None:
         nested = Arithmetic("%", Literal(1.0), nested)
     with pytest.raises(TooDeep):
         sqlite.count(Condition(Collection.DEVICES, Comparison("=", nested, Literal(0.0))))
+
+
+def test_the_negation_of_what_is_undefined_is_undefined(worlds: list[World]) -> None:
+    """Here only PostgreSQL reads `NOT x IS NOT NULL` as SQLAlchemy wrote it, which is true."""
+    where = Membership(Not(Path(("tags", "none"))), (None,), negated=True)
+    for world in worlds:
+        world.fill([(identity("A"), Twin(Target("A")))])
+        assert world.rows(Query(Condition(Collection.DEVICES, where), None, (), None)) == []

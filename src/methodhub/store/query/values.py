@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Boolean, ColumnElement, Double, Text, and_, case, cast, false, func, literal, null, true
-from sqlalchemy.sql.elements import False_, Grouping, True_
+from sqlalchemy.sql.elements import False_, Grouping, True_, UnaryExpression
 
 from methodhub.core.query.tree import Constant
 from methodhub.store.query.documents import Documents, Kind, without_nul
@@ -46,6 +46,8 @@ def boolean(expression: ColumnElement[bool]) -> Value:
     if isinstance(expression, True_ | False_):
         # SQLAlchemy's constants are words of SQL, which cannot be compared with anything.
         expression = literal(isinstance(expression, True_), Boolean)
+    elif isinstance(expression, UnaryExpression):
+        expression = Grouping(expression)  # SQL reads `NOT x IS NULL` as `NOT (x IS NULL)`, SQLAlchemy writes it so
     defined = expression.is_not(None)
     return Value(defined, {Kind.BOOLEAN: defined}, boolean=expression)
 
