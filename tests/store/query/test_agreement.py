@@ -202,3 +202,14 @@ def test_the_negation_of_what_is_undefined_is_undefined(worlds: list[World]) -> 
     for world in worlds:
         world.fill([(identity("A"), Twin(Target("A")))])
         assert world.rows(Query(Condition(Collection.DEVICES, where), None, (), None)) == []
+
+
+@pytest.mark.parametrize(("choices", "is_meant"), [(("",), True), ((None, 1.0), False), ((1.0, True), True)])
+def test_null_is_compared_with_each_choice(
+    worlds: list[World], choices: tuple[str | float | None, ...], is_meant: bool
+) -> None:
+    """[HUB-query-null]"""
+    where = Membership(Literal(None), choices, negated=True)
+    for world in worlds:
+        world.fill([(identity("A"), Twin(Target("A")))])
+        assert bool(world.rows(Query(Condition(Collection.DEVICES, where), None, (), None))) == is_meant

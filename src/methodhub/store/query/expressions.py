@@ -76,7 +76,10 @@ class Expressions:
             case Comparison():
                 return boolean(self._comparison(expression))
             case Membership(operand, choices, negated):
-                found = one_of(self.documents, self.value(operand), choices)
+                if operand == Literal(None):  # null is compared with each of them
+                    found = balanced([compared_with_null("=", constant(each)) for each in choices], is_or=True)
+                else:
+                    found = one_of(self.documents, self.value(operand), choices)
                 return boolean(~found if negated else found)
             case Not(operand):
                 return boolean(~self.condition(operand))
