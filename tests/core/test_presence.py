@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -88,6 +89,29 @@ def test_what_could_not_be_written_is_written_later(world: World, presence: Pres
     assert other_stored is not None
     assert not other_stored.connected
     assert other_stored.connection_updated_time is not None
+
+
+def test_a_write_ends_when_the_one_before_it_has(world: World, presence: Presence) -> None:
+    """Whoever asks the store after a write sees all that was known, also what was being written already."""
+    store, record, release = world.store, world.store.record_connections, asyncio.Event()
+
+    async def slowly(records: Iterable[ConnectionRecord]) -> None:
+        await release.wait()
+        await record(records)
+
+    async def overlapping() -> bool:
+        first, second = (asyncio.create_task(presence.write()) for _ in range(2))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        early = second.done()
+        release.set()
+        await asyncio.gather(first, second)
+        return early
+
+    world.connect(D)
+    store.record_connections = slowly  # type: ignore[method-assign]
+    assert not world.run(overlapping())
+    assert stored(world).connected
 
 
 def test_without_changes_nothing_is_written(presence: Presence, world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -34,6 +35,7 @@ class Presence:
         self._clock = clock
         self._node_id = node_id
         self._shared = shared
+        self._writing = asyncio.Lock()
         self._unwritten: dict[Target, ConnectionRecord] = {}
         self._written: dict[Target, ConnectionRecord] = {}
         """What the last write took: whoever reads a row while it is written may get the old one."""
@@ -84,14 +86,16 @@ class Presence:
         return await self._store.connected_devices()
 
     async def write(self) -> None:
-        """Write what has changed since the last time. After a failure it is kept for the next one."""
-        batch = self._written = self._unwritten
-        self._unwritten = {}
-        if not batch:
-            return
-        try:
-            await self._store.record_connections(batch.values())
-        except Exception as error:
-            known = isinstance(error, StoreUnavailable)
-            log.error("connection states were not written; trying again", error=str(error), exc_info=not known)
-            self._unwritten = {**batch, **self._unwritten}
+        """Write what has changed since the last time, after whatever is being written: then all of it is there, the
+        newest last. After a failure it is kept for the next one."""
+        async with self._writing:
+            batch = self._written = self._unwritten
+            self._unwritten = {}
+            if not batch:
+                return
+            try:
+                await self._store.record_connections(batch.values())
+            except Exception as error:
+                known = isinstance(error, StoreUnavailable)
+                log.error("connection states were not written; trying again", error=str(error), exc_info=not known)
+                self._unwritten = {**batch, **self._unwritten}
