@@ -83,12 +83,12 @@ class Registry:
 
     async def find(self, target: Target) -> Identity | None:
         """The identity, from memory or from the store, which is not asked for what can be no id."""
-        if not all(ID_PATTERN.fullmatch(part) for part in target if part):
-            return None
         try:
             return self.in_memory(target)
         except KeyError:
             seen = self._changes
+        if not all(ID_PATTERN.fullmatch(part) for part in target if part):
+            return None
         identity = await self._store.get(target)
         if self._changes == seen:  # else a write overtook the read: do not remember what may be old
             self._remember(target, identity)
