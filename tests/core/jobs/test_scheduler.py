@@ -247,6 +247,28 @@ def test_a_device_is_called_again_where_that_is_asked_for() -> None:
         assert [device.attempts for device in world.devices()] == [3]
 
 
+def test_a_device_that_is_due_while_the_node_makes_sure_of_itself_is_called() -> None:
+    with World(1) as world:
+        outcomes: list[HubError | MethodResult] = [BUSY, DONE]
+        world.answer = lambda target: outcomes.pop(0)
+        world.create(retry=Retry(1, 28, ()))
+        runs = world.scheduler.runs
+        world.until(lambda progress: bool(progress.pending_count and world.calls) and not runs["j"].wants_room)
+
+        def the_time_comes() -> None:
+            world.store.renewed = None
+            world.clock.advance(2)
+            world.deadlines.expire(world.clock.monotonic())
+
+        async def the_node_is_unsure() -> None:
+            world.clock.advance(27)
+            world.store.renewed = the_time_comes
+            runs["j"].feed()
+
+        world.run(the_node_is_unsure())
+        assert world.ended().succeeded_count == 1
+
+
 def test_a_job_aborts_when_too_many_fail() -> None:
     """[HUB-job-abort]"""
     with World(500) as world:

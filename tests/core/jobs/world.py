@@ -35,6 +35,12 @@ class FlakyStore(SqlJobStore):
 
     is_away = False
     asked: Callable[[], None] | None = None
+    renewed: Callable[[], None] | None = None
+
+    async def renew(self, *given: Any) -> bool:
+        if self.renewed is not None:
+            self.renewed()
+        return await super().renew(*given)
 
     async def enabled(self, targets: Sequence[Target]) -> dict[Target, bool]:
         """All but one named `disabled`, and one named `gone`, which is not there."""

@@ -220,13 +220,13 @@ class JobRun:
         if wanted <= 0:
             self._set_alarms()
             return False
-        scheduler, job, now = self._scheduler, self.job, self._clock.wall()
-        await scheduler.node.make_sure()
-        node_id = scheduler.node.node_id
+        scheduler, job = self._scheduler, self.job
         rollout = job.options.rollout if self.progress.staged else None
         below = rollout.first if rollout is not None else None
         self.hungry, self._leasing = False, True  # whoever feeds it meanwhile is heard
         try:
+            await scheduler.node.make_sure()
+            node_id, now = scheduler.node.node_id, self._clock.wall()
             leases, progress = await self._store.lease(job.job_id, node_id, now, wanted, below)
         except BaseException:
             self.hungry = True
@@ -358,7 +358,11 @@ class JobRun:
             if self._feeding[0] <= wall:
                 return
             self._feeding[1].cancel_deadline()
-        delay = max(0.0, wall - self._clock.wall())
+            self._feeding = None
+        delay = wall - self._clock.wall()
+        if delay <= 0:
+            self.feed()
+            return
         due = self._scheduler.deadlines.call_at(self._clock.monotonic() + delay, self._fed)
         self._feeding = wall, due
 
