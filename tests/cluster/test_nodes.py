@@ -22,9 +22,9 @@ from tests.amqp.peers import AmqpDevice
 from tests.certificates import authority
 from tests.cluster.pair import Pair
 from tests.harness import PATIENCE, RunningHub, no_cycles
-from tests.hub.peers import Caller, Device, Request, ready_device
+from tests.hub.peers import Caller, Device, Request, publish_packet, ready_device
 from tests.hub_jobs.peers import Answering, BackEnd
-from tests.twins.test_rest_and_mqtt import told
+from tests.twins.test_rest_and_mqtt import told, twin_device
 from tests.x509.peers import SAS, SIGNED, CertifiedDevice, add_authority, put, remove_authority
 
 LARGE = "x" * (128 * 1024 - 2)
@@ -281,6 +281,22 @@ def test_desired_properties_are_pushed_across(pair: Pair, name: str) -> None:
             body = {"properties": {"desired": {"n": number}}}
             assert caller.ask("PATCH", f"/twins/{name}", body).status == 200
             assert told(device)[1] == {"n": number, "$version": number + 1}
+
+
+def test_desired_properties_that_a_node_did_not_hear_of_are_pushed_when_it_knows_so(
+    pair: Pair, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[HUB-one-truth]"""
+    with twin_device(pair.b, device_id=name) as device, Caller(pair.a, "service") as caller:
+        device.send(publish_packet("$iothub/twin/GET/?$rid=1"))
+        told(device)
+        with monkeypatch.context() as patch:
+            patch.setattr(pair.a.hub.twins, "tell", lambda twin, patch: None)
+            for number in range(2):
+                body = {"properties": {"desired": {"n": number}}}
+                assert caller.ask("PATCH", f"/twins/{name}", body).status == 200
+        pair.b.on_loop(pair.b.hub.truth.missed)
+        assert told(device)[1] == {"n": 1, "$version": 3}
 
 
 # --- jobs --------------------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ class FakeDevice:
         self.target = target
         self.methods = set(methods)
         self.unsent = 0
+        self.wants_desired = False
+        self.told: list[tuple[int, bytes]] = []
         self.delivered: list[tuple[int, MethodRequest]] = []
         self.closed: list[CloseReason] = []
         self.attachment: Attachment
@@ -48,7 +50,9 @@ class FakeDevice:
     def deliver(self, rid: int, request: MethodRequest) -> None:
         self.delivered.append((rid, request))
 
-    def push_desired(self, version: int, patch: bytes) -> None: ...
+    def push_desired(self, version: int, patch: bytes) -> None:
+        if self.wants_desired:
+            self.told.append((version, patch))
 
     def close(self, reason: CloseReason) -> None:
         self.closed.append(reason)

@@ -61,6 +61,7 @@ class Attachment:
         "ended",
         "generation",
         "heard",
+        "known_desired",
         "pending",
         "pushed_version",
         "since",
@@ -86,6 +87,8 @@ class Attachment:
         self.pending = PendingCalls(secrets.randbelow(RID_START_LIMIT), table.deadlines)
         self.pushed_version = 0
         """Of the desired properties that the device was told last."""
+        self.known_desired = 0
+        """The newest version of them that it was told or has read; 0: it has read none, and none changed."""
         self._claim: Claim | None = None
         self.ended = False
 
@@ -214,6 +217,7 @@ class ConnectionTable:
         attachment = self._attachments.get(event.target)
         if attachment is not None and event.version > attachment.pushed_version:
             attachment.pushed_version = event.version
+            attachment.known_desired = max(attachment.known_desired, event.version)
             attachment.connection.push_desired(event.version, event.patch)
 
     def close(self, target: Target, reason: CloseReason) -> None:

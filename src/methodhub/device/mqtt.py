@@ -328,9 +328,13 @@ class MqttConnection(EventConnection[Event]):
     def deliver(self, rid: int, request: MethodRequest) -> None:
         self._send(serialize_publish(method_topic(request.method_name, rid), request.payload or b""))
 
+    @property
+    def wants_desired(self) -> bool:
+        return any(name == DESIRED_PROPERTIES for name, _ in self._filters)
+
     def push_desired(self, version: int, patch: bytes) -> None:
         """At QoS 0, whatever was granted: a device that missed one reads its twin when it comes back."""
-        if self._stream.is_closing() or not any(name == DESIRED_PROPERTIES for name, _ in self._filters):
+        if self._stream.is_closing() or not self.wants_desired:
             return
         self._send(serialize_publish(desired_topic(version), patch))
         if self.unsent_bytes() > self._services.table.limits.unsent_bytes:

@@ -99,6 +99,7 @@ class TwinRequests(Generic[T]):
             twin = await self._services.twins.read(attachment.target)
             if twin.desired.version >= attachment.pushed_version:
                 break
+        attachment.known_desired = max(attachment.known_desired, twin.desired.version)
         return TwinAnswer(200, None, device_twin(twin))
 
     async def _report(self, body: bytes) -> TwinAnswer:

@@ -22,6 +22,7 @@ from methodhub.core.query.answers import Answers
 from methodhub.core.query.continuation import Continuations
 from methodhub.core.registry import Registry
 from methodhub.core.registry.bulk import Bulk
+from methodhub.core.twins.pushes import DesiredPushes
 from methodhub.core.twins.twins import Twins
 from methodhub.iothub.rest import MethodRules
 from methodhub.metrics import Metrics
@@ -112,6 +113,7 @@ class Domain:
             self.authorities,
             self.table,
             self.presence,
+            DesiredPushes(self.table, self.hub_store, self.background.spawn),
             self.background,
             self.bus,
             shared=self.is_shared,

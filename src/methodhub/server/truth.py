@@ -26,6 +26,7 @@ from methodhub.core.ports import (
 )
 from methodhub.core.presence import Presence
 from methodhub.core.registry import Registry
+from methodhub.core.twins.pushes import DesiredPushes
 from methodhub.server.background import Background
 
 log = structlog.get_logger()
@@ -47,6 +48,7 @@ class Truth:
         authorities: CertificateAuthorities,
         table: ConnectionTable,
         presence: Presence,
+        pushes: DesiredPushes,
         background: Background,
         bus: Bus,
         *,
@@ -59,6 +61,7 @@ class Truth:
         self._authorities = authorities
         self._table = table
         self._presence = presence
+        self._pushes = pushes
         self._background = background
         self._bus = bus
         self._shared = shared
@@ -69,7 +72,7 @@ class Truth:
         if isinstance(event, TargetRevoked):
             self._revoke(event)
         elif isinstance(event, DesiredChanged):
-            self._table.push_desired(event)
+            self._pushes.hear(event)
         elif isinstance(event, TargetAttached):
             newer = self._table.attached(event)
             if newer is not None:
@@ -151,6 +154,7 @@ class Truth:
     def missed(self) -> None:
         """[HUB-one-truth] Events of other nodes may have been lost."""
         self._registry.forget_cached()
+        self._pushes.missed()
         self._again = True
         if not self._rechecking:
             self._rechecking = True
@@ -179,5 +183,6 @@ class Truth:
                     is_disabled = device is not None and not device.enabled and stored is not None
                     self._judge(attachment, device if is_disabled else stored)
                 await asyncio.sleep(0)
+            self._pushes.catch_up()
         except StoreUnavailable as error:
             log.warning("memory could not be compared with the store", error=str(error))

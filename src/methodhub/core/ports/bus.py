@@ -30,6 +30,11 @@ class DeviceConnection(Protocol):
 
     target: Target
 
+    @property
+    def wants_desired(self) -> bool:
+        """Whether the device has asked to be told of changed desired properties."""
+        ...
+
     def accepts(self, method_name: str) -> bool:
         """Whether the device has subscribed to this method."""
         ...
@@ -43,7 +48,7 @@ class DeviceConnection(Protocol):
         ...
 
     def push_desired(self, version: int, patch: bytes) -> None:
-        """Tell the device of changed desired properties (`patch`: JSON), if it has asked to be told. Never raises."""
+        """Tell the device of changed desired properties (`patch`: JSON), if it wants to know. Never raises."""
         ...
 
     def close(self, reason: CloseReason) -> None: ...

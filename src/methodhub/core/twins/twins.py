@@ -141,9 +141,12 @@ class Twins:
     def tell(self, twin: Twin, patch: Object | None) -> None:
         """Tell the device of changed desired properties, if any changed."""
         if patch is not None:
-            version = twin.desired.version
-            body = msgspec.json.encode({**patch, "$version": version})
-            self._bus.publish(DesiredChanged(twin.target, version, body))
+            self._bus.publish(desired_changed(twin, patch))
+
+
+def desired_changed(twin: Twin, patch: Object) -> DesiredChanged:
+    version = twin.desired.version
+    return DesiredChanged(twin.target, version, msgspec.json.encode({**patch, "$version": version}))
 
 
 def precondition_failed(twin: Twin, if_match: str) -> HubError:
