@@ -38,6 +38,7 @@ QUERIES = [
     "?api-version=2020-09-30&model-id=dtmi:a/b;1&DeviceClientType=com.microsoft.azure.sdk.iot.iot-device-client%2F2",
     "api-version=2016-11-14",
     "DeviceClientType=x/y&api-version=2018-06-30",
+    "other=1&api-version=2018-06-30",
     "Api-Version=2018-06-30",
     "model-id=dtmi:x",
     "?",

@@ -61,7 +61,8 @@ def parse_user_name(text: str) -> UserName:
 
 
 def _is_properties(segment: str) -> bool:
-    return segment.lower().startswith(("?", "api-version=", "deviceclienttype=", "model-id=", "auth-chain="))
+    known = ("?", "api-version=", "deviceclienttype=", "model-id=", "auth-chain=")
+    return "&" in segment or segment.lower().startswith(known)  # no id holds '&'
 
 
 def client_id_of(target: Target) -> str:

@@ -327,6 +327,17 @@ def test_credit_is_honoured() -> None:
     assert not protocol.send(999, b"x")
 
 
+@pytest.mark.parametrize("credit", [0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF])
+def test_any_credit_is_honoured(credit: int) -> None:
+    """[AMQP-2.7.4] The engine takes half of what may be said for negative."""
+    protocol = attached()
+    protocol.receive_data(flow(0, 1, credit, delivery_count=0xFFFF_FFFF), 0.0)
+    protocol.receive_data(flow(0, 1, credit), 0.0)
+    assert protocol.credit(RECEIVER) == 0x7FFF_FFFF
+    assert protocol.send(RECEIVER, b"x")
+    assert len(protocol.data_to_send()) > 0
+
+
 def test_credit_that_came_before_the_answer_counts_after_it() -> None:
     protocol = attached(accept=False)
     assert protocol.credit(RECEIVER) == 0 and not protocol.send(RECEIVER, b"x")

@@ -107,7 +107,7 @@ class Endpoints:
         elif code == frames.END:
             self._end(channel, session, frame, start)
         else:
-            self._engine.push(frame)
+            self._engine.push(frames.bounded_flow(frame, start) if code == frames.FLOW else frame)
             for kind, pointer in self._engine.poll():
                 if kind == engine.DELIVERY:
                     self._delivery(pointer)

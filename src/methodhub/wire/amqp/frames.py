@@ -3,9 +3,20 @@ All of it is checked here before the engine sees it, and bounded: the engine wou
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple, TypeVar
 
-from methodhub.wire.amqp.codec import NULL, Described, Symbol, Value, decode_described, describe, encode, encode_fields
+from methodhub.wire.amqp.codec import (
+    NULL,
+    Described,
+    Symbol,
+    Value,
+    decode_at,
+    decode_described,
+    describe,
+    encode,
+    encode_fields,
+)
 from methodhub.wire.amqp.errors import FRAMING_ERROR, INVALID_FIELD, AmqpError, MalformedData
 
 T = TypeVar("T")
@@ -22,6 +33,12 @@ HEARTBEAT = bytes((0, 0, 0, 8, 2, 0, 0, 0))
 """A frame without a body [AMQP-2.4.5]."""
 
 OPEN, BEGIN, ATTACH, FLOW, TRANSFER, DISPOSITION, DETACH, END, CLOSE = range(0x10, 0x19)
+
+_LARGE_UINT = re.compile(rb"\x70[\x80-\xff]")
+_LIST_HEADERS = {0xC0: 3, 0xD0: 9}
+"""Bytes before the first field."""
+_LINK_CREDIT = 6
+"""Fields of FLOW before it."""
 
 _ERROR = 0x1D
 _SOURCE = 0x28
@@ -97,6 +114,21 @@ def fields(frame: bytes, start: int) -> list[Value]:
     if not isinstance(value, list) or end != len(frame):
         raise MalformedData("a performative that is not a list, or bytes after it")
     return value
+
+
+def bounded_flow(frame: bytes, start: int) -> bytes:
+    """The same FLOW with a link-credit that the engine can count, which takes 2^31 and more for negative
+    [AMQP-2.7.4]."""
+    if _LARGE_UINT.search(frame, start) is None:
+        return frame
+    _, at = decode_at(frame, start + 1, len(frame))
+    at += _LIST_HEADERS.get(frame[at] if at < len(frame) else 0, 0)
+    for _ in range(_LINK_CREDIT):
+        if at < len(frame):
+            _, at = decode_at(frame, at, len(frame))
+    if _LARGE_UINT.match(frame, at) is None:
+        return frame
+    return frame[: at + 1] + b"\x7f\xff\xff\xff" + frame[at + 5 :]
 
 
 def read_open(values: list[Value]) -> Open:
