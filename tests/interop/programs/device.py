@@ -6,6 +6,7 @@ Prints `ready`, `request {"name", "payload", "rid"}`, `connected`, `disconnected
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,13 @@ def build() -> Any:
 client = build()
 
 
+telling = threading.Lock()
+
+
 def tell(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    with telling:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 def send(rid: str, status: int, payload: Any) -> None:

@@ -7,6 +7,7 @@ patch of desired properties.
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ kind = IoTHubModuleClient if "ModuleId=" in connection_string else IoTHubDeviceC
 client: Any = kind.create_from_connection_string(connection_string, **options)
 
 
+telling = threading.Lock()
+
+
 def tell(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    with telling:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 client.connect()
