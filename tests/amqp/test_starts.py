@@ -70,6 +70,16 @@ def test_plain_with_a_policys_token_speaks_for_all_that_it_covers(shared: Runnin
         assert_takes_calls(shared, Methods(peer, session, "other"), "other")
 
 
+def test_plain_of_a_device_takes_a_policys_token_that_covers_it(shared: RunningHub) -> None:
+    token = shared.token("device", resource=f"{shared.address}/devices/d1")
+    with AmqpPeer(shared) as peer:
+        assert peer.sasl("PLAIN", plain("d1@sas.hub", token)) == 0
+        assert_takes_calls(shared, Methods(peer, peer.open(), "d1"))
+    for name, text in (("other@sas.hub", token), ("d1@sas.hub", shared.token("service"))):
+        with AmqpPeer(shared) as peer:
+            assert peer.sasl("PLAIN", plain(name, text)) == 1
+
+
 @pytest.mark.parametrize(
     ("user", "token"),
     [

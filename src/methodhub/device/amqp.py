@@ -203,7 +203,8 @@ class AmqpConnection(EventConnection[Event]):
         try:
             said = dialect.parse_sasl_plain(response)
             grant = await self._grants.put(said.token)
-            if grant.target != said.target:
+            fits = grant.target is None if said.target is None else self._grants.find(said.target) is not None
+            if not fits:
                 raise AuthenticationError("the token is another's than the user name says")
         except (ValueError, AuthenticationError, HubError, TooManyTokens) as error:
             log.info("connection refused", reason=str(error), peer=self._stream.peer.address)
