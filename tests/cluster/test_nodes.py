@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from itertools import count
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from methodhub.config import Settings
 from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
 from methodhub.core.policies import PolicyChanges, Rotation
 from methodhub.iothub.mqtt import DESIRED_PROPERTIES
 from methodhub.iothub.sas import build_token
+from methodhub.server import StartError
+from methodhub.server.hub import Hub
 from methodhub.server.truth import RECHECK_INTERVAL
 from tests.amqp.peers import AmqpDevice
 from tests.certificates import authority
@@ -173,9 +178,49 @@ def test_the_presence_of_the_newer_connection_stays(pair: Pair, name: str) -> No
             for node in pair:
                 node.run(node.hub.presence.write())
         newer.ping()
-        for node in pair:
-            with node.admin() as admin:
-                assert admin.get(f"/devices/{name}").json()["connectionState"] == "Connected"
+        assert [is_connected(node, name) for node in pair] == [True, True]
+
+
+def is_connected(node: RunningHub, device_id: str) -> bool:
+    with node.admin() as admin:
+        return bool(admin.get(f"/devices/{device_id}").json()["connectionState"] == "Connected")
+
+
+def test_a_node_that_was_taken_for_dead_tells_again_who_is_connected(pair: Pair, name: str) -> None:
+    with closing(connected(pair.b, name)):
+        pair.b.run(pair.b.hub.presence.write())
+        pair.a.run(pair.a.hub.identity_store.disconnect_all(0.0))
+        assert not is_connected(pair.a, name)
+        pair.b.run(pair.b.hub.node.enroll(alone=False))
+        pair.b.run(pair.b.hub.presence.write())
+        assert is_connected(pair.a, name)
+
+
+def test_a_presence_that_another_node_wrote_over_is_found_by_comparison(pair: Pair, name: str) -> None:
+    """[HUB-one-truth] A slow write of the node that had the device before."""
+    with closing(connected(pair.b, name)):
+        pair.b.run(pair.b.hub.presence.write())
+        pair.a.run(pair.a.hub.identity_store.disconnect_all(0.0))
+        pair.b.run(pair.b.hub.truth.recheck())
+        pair.b.run(pair.b.hub.presence.write())
+        assert is_connected(pair.a, name)
+
+
+def test_nobody_waits_for_a_node_that_could_not_start(pair: Pair, tmp_path: Path) -> None:
+    nodes = pair.a.run(pair.a.hub.job_store.live_nodes(0.0))
+    of_the_pair = pair.a.settings
+    settings = Settings(
+        data_dir=tmp_path,
+        hostname=of_the_pair.hostname,
+        bind=of_the_pair.bind,
+        database_url=of_the_pair.database_url,
+        nats_url=of_the_pair.nats_url,
+    )
+    failing = Hub(settings)
+    with pytest.raises(StartError, match="another program listens there"):
+        asyncio.run(failing.start())
+    assert failing.node.name not in nodes
+    assert pair.a.run(pair.a.hub.job_store.live_nodes(0.0)) == nodes
 
 
 # --- revoked on one, closed on the other -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,8 @@ import httpx
 import pytest
 
 from methodhub.config import Settings
-from methodhub.server.workers import WORKER, worker_arguments, worker_environment
+from methodhub.server import StartError
+from methodhub.server.workers import WORKER, Workers, worker_arguments, worker_environment
 from tests.cluster.pair import Pair, open_pair
 from tests.harness import PATIENCE, administrator
 from tests.hub.peers import Caller, ready_device
@@ -224,3 +226,36 @@ def test_workers_are_given_no_url_as_an_argument() -> None:
     assert worker_arguments(given)[3:] == ["serve", "--workers", "2", "--set", "units=2", "--json"]
     settings = Settings(data_dir=Path("d"), database_url="postgresql://u:SECRET@h/d", database_plaintext=True)
     assert worker_environment(settings) == {"METHODHUB_DATABASE_URL": "postgresql://u:SECRET@h/d"}
+
+
+def test_a_worker_that_begins_while_the_hub_stops_is_told(tmp_path: Path) -> None:
+    """It is no process yet when the others are told."""
+    program = "import sys; sys.stdin.read()"
+
+    async def stop_at_once() -> int:
+        workers = Workers(Settings(data_dir=tmp_path), [sys.executable, "-c", program])
+        ready = workers._launch(0, "nats://127.0.0.1")
+        await asyncio.sleep(0)  # it has begun to begin
+        async with asyncio.timeout(PATIENCE):
+            code = await workers.stop(asyncio.Event())
+        with pytest.raises(StartError, match="Worker 0 did not start"):
+            await ready
+        return code
+
+    assert asyncio.run(stop_at_once()) == -signal.SIGTERM
+
+
+def test_callers_of_other_nodes_devices_are_told_when_a_node_stops(
+    tmp_path: Path, postgresql: Callable[[], str]
+) -> None:
+    """[HUB-stop] At the end of the grace period, by the hub: the connection is not just closed."""
+    with RunningNats() as nats, open_pair(tmp_path, postgresql(), nats.url) as (a, b):
+        put(a, "d", SAS)
+        with ready_device(b, "d") as device, Caller(a) as caller:
+            caller.send(caller.call("d", payload=1))
+            device.request()
+            at_once = asyncio.Event()
+            stopping = asyncio.run_coroutine_threadsafe(a.hub.stop(at_once), a._loop)
+            a.on_loop(at_once.set)
+            assert caller.response().code == 404104
+            stopping.result(PATIENCE)

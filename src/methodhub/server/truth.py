@@ -182,6 +182,8 @@ class Truth:
                 for attachment, device, stored in zip(some, devices, own, strict=True):
                     is_disabled = device is not None and not device.enabled and stored is not None
                     self._judge(attachment, device if is_disabled else stored)
+                    if stored is not None and not stored.connected and not attachment.ended:
+                        self._presence.changed(attachment, True)  # what an older connection's node wrote came later
                 await asyncio.sleep(0)
             self._pushes.catch_up()
         except StoreUnavailable as error:

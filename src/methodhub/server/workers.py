@@ -127,6 +127,7 @@ class Workers:
             line = await process.stdout.readline()
             if not ready.done():
                 if not line:
+                    await process.wait()
                     ready.set_exception(StartError(f"Worker {number} did not start; the log says why."))
                     return
                 ready.set_result(json.loads(line))
