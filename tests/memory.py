@@ -192,8 +192,11 @@ class MemoryHubStore:
         self._tables.policies[old.name] = new
         return True
 
-    async def delete_policy(self, name: str) -> None:
+    async def delete_policy(self, name: str) -> bool:
+        if list(self._tables.policies) == [name]:
+            return False
         self._tables.policies.pop(name, None)
+        return True
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         return self._tables.secrets.setdefault(name, fresh)

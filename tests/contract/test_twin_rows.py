@@ -84,6 +84,14 @@ async def test_policies_are_replaced_and_deleted(hub: HubStore) -> None:
     assert not await hub.replace_policy(first, replace(first, secondary_key="eg=="))
     assert not await hub.replace_policy(replace(first, name="nobody"), first)
     assert await hub.policies() == [changed, second]
-    await hub.delete_policy("a")
-    await hub.delete_policy("nobody")
+    assert await hub.delete_policy("a")
+    assert await hub.delete_policy("nobody")
     assert await hub.policies() == [second]
+
+
+async def test_of_all_policies_that_are_deleted_at_once_one_stays(hub: HubStore) -> None:
+    names = ["a", "b", "c"]
+    await hub.insert_policies([Policy(name, Right.SERVICE_CONNECT, "cDE=", "cDI=") for name in names])
+    deleted = await asyncio.gather(*map(hub.delete_policy, names))
+    assert sorted(deleted) == [False, True, True]
+    assert [policy.name for policy in await hub.policies()] == [names[deleted.index(False)]]

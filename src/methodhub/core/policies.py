@@ -61,9 +61,8 @@ class PolicyChanges:
         """Raises 404000; 400003 for the last one: a hub without any makes the five it began with at its next start."""
         async with self._lock:
             await self._find(name)
-            if len(await self._store.policies()) == 1:
+            if not await self._store.delete_policy(name):
                 raise HubError(ErrorCode.InvalidOperation, f"{name!r} is the last policy; create another one first.")
-            await self._store.delete_policy(name)
             await self._publish(name)
 
     async def rotate(self, name: str, rotation: Rotation) -> Policy:

@@ -55,6 +55,7 @@ REPLACE_POLICY = update(policies).where(
     policies.c.primary_key == bindparam("old_primary"),
     policies.c.secondary_key == bindparam("old_secondary"),
 )
+HELD_POLICIES = select(policies.c.name).order_by(policies.c.name).with_for_update()
 DELETE_POLICY = delete(policies).where(policies.c.name == bindparam("of_name"))
 SECRET = select(secrets.c.value).where(secrets.c.name == bindparam("of_name"))
 
@@ -96,8 +97,14 @@ class SqlHubStore:
         named = {"of_name": old.name, "old_primary": old.primary_key, "old_secondary": old.secondary_key}
         return await self._database.execute(REPLACE_POLICY, policy_row(new) | named) == 1
 
-    async def delete_policy(self, name: str) -> None:
-        await self._database.execute(DELETE_POLICY, {"of_name": name})
+    async def delete_policy(self, name: str) -> bool:
+        def work(connection: Connection) -> bool:
+            if connection.execute(HELD_POLICIES).scalars().all() == [name]:
+                return False
+            connection.execute(DELETE_POLICY, {"of_name": name})
+            return True
+
+        return await self._database.write(work)
 
     async def next_generation(self) -> int:
         if self._database.dialect == "sqlite":

@@ -173,7 +173,9 @@ class HubStore(Protocol):
         """Write the policy of this name anew. False if its keys are no longer the old ones, or it is gone."""
         ...
 
-    async def delete_policy(self, name: str) -> None: ...
+    async def delete_policy(self, name: str) -> bool:
+        """False if it is the last one, which stays; of several that are deleted at once, one does."""
+        ...
 
     async def next_generation(self) -> int:
         """A number higher than each that any node was given before."""
