@@ -63,6 +63,9 @@ def decode_at(data: bytes, at: int, stop: int) -> tuple[Value, int]:
 
 def decode_described(data: bytes, at: int, stop: int) -> tuple[int, Value, int]:
     """A value whose descriptor is a ulong: the descriptor, the value, where the next would begin."""
+    if data[at : at + 2] == b"\x00\x53" and at + 3 <= stop:  # as everybody writes it
+        value, after = decode_at(data, at + 3, stop)
+        return data[at + 2], value, after
     described, at = decode_at(data, at, stop)
     if not isinstance(described, Described) or not isinstance(described.descriptor, int):
         raise MalformedData("a value without a numeric descriptor")
@@ -124,8 +127,13 @@ def _compound(code: int, data: bytes, at: int, end: int, count: int, depth: int)
             elements.append(element)
     elif code in (0xC0, 0xD0, 0xC1, 0xD1):
         for _ in range(count):
-            element, at = _decode(data, at, end, depth)
-            elements.append(element)
+            element_code = data[at]
+            at += 1
+            if element_code in _EMPTY:
+                elements.append(_EMPTY[element_code])
+            else:
+                element, at = _body(element_code, data, at, end, depth)
+                elements.append(element)
     else:
         raise ValueError(f"no type has the code {code:#04x}")
     if at != end:
