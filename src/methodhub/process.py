@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import httpx
 
 LOCK_NAME = "methodhub.lock"
+OWN = {LOCK_NAME, "methodhub.db", "ca.pem", "ca-key.pem"}
+"""By one of these a directory is known as a hub's."""
+FOREIGN = {"lost+found"}
+"""What the root of a volume holds that nobody has used."""
 
 
 def on_socket(path: Path) -> httpx.AsyncHTTPTransport:
@@ -54,12 +58,25 @@ class Worker:
     nats_url: str = field(repr=False)
 
 
+class InUse(StartError):
+    """Another process holds the data directory."""
+
+
 class DataDirectory:
-    """The directory and its lock, held until `release`. Raises StartError."""
+    """The directory and its lock, held until `release`. Raises StartError, InUse.
+
+    [HUB-file-modes] It is for its owner alone. A directory that holds other things is not taken: a wrong path, such as
+    that of a home, would be closed to everybody else.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held = {entry.name for entry in path.iterdir()} - FOREIGN
+            if held and not held & OWN:
+                raise StartError(
+                    f"The data directory {path} is neither empty nor a hub's. Choose another with --data-dir."
+                )
             path.chmod(0o700)
             self._lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -70,9 +87,9 @@ class DataDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
-            raise StartError(
-                f"The data directory {path} is in use by another hub. Stop that one, or give this one its own "
-                "directory with --data-dir."
+            raise InUse(
+                f"The data directory {path} is in use by another hub or command. Stop that one, or give this one its "
+                "own directory with --data-dir."
             ) from None
 
     def release(self) -> None:

@@ -332,6 +332,8 @@ def test_results_are_what_each_device_answered(fake_hub_world: World, hub: FakeH
     hub.says(
         "POST", "devices/query", page(items[:1], "DeviceJob", "c"), page(items[1:], "DeviceJob"), page([], "DeviceJob")
     )
+    for job in ("j1", "it's"):
+        hub.says("GET", f"jobs/v2/{job}", JSONResponse(JOB))
     result = fake_hub_world("job", "results", "j1")
     assert result.out.splitlines() == ['j1\td1\tcompleted\t200\t{"ok":true}\t', "j1\td2\tfailed\t\t\t404103: off"]
     fake_hub_world("job", "results", "it's", "--failed", "--json")

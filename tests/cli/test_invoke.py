@@ -80,7 +80,7 @@ def test_a_module_is_called_on_its_own_path(world_with_device: World) -> None:
 def test_a_payload_that_is_no_json_is_a_problem_of_usage(world_with_device: World, payload: str) -> None:
     result = world_with_device("invoke", "d1", "echo", "--payload", payload)
     assert (result.code, result.out) == (ExitCode.USAGE, "")
-    assert "--payload is not one JSON value" in result.err
+    assert "--payload: it is " in result.err
     assert "quotes" in result.err
     assert world_with_device.fake is not None
     assert world_with_device.fake.calls == []

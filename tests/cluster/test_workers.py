@@ -223,6 +223,7 @@ def test_workers_are_given_no_url_as_an_argument() -> None:
     """[HUB-no-keys] It may hold a password, and any user can read arguments."""
     given = ["serve", "--database-url", "postgresql://u:SECRET@h/d", "--nats-url=nats://u:SECRET@h", "--workers", "2"]
     given += ["--set", "database_url=postgresql://u:SECRET@h/d", "--set=nats_url=nats://u:SECRET@h", "--set", "units=2"]
+    given += ["--set", "database-url=postgresql://u:SECRET@h/d", "--set=nats-url = nats://u:SECRET@h"]
     assert worker_arguments(given)[3:] == ["serve", "--workers", "2", "--set", "units=2", "--json"]
     settings = Settings(data_dir=Path("d"), database_url="postgresql://u:SECRET@h/d", database_plaintext=True)
     assert worker_environment(settings) == {"METHODHUB_DATABASE_URL": "postgresql://u:SECRET@h/d"}

@@ -88,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _usage(error, "--json" in arguments)
     except (typer.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
+    except SystemExit:  # whoever read the output has seen enough, such as `head`
+        return ExitCode.DONE
     except Exception as error:  # noqa: BLE001 - the last resort: a line instead of a traceback
         from methodhub.log import mask_text
 
@@ -107,10 +109,10 @@ def _fail(failure: Failure, as_json: bool) -> int:
 
 def _usage(error: typer.TyperException, as_json: bool) -> int:
     """Typer's own complaint about the command line. It shows help by raising, where a group got no verb."""
-    message = error.format_message()
+    message = " ".join(error.format_message().split()).replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
-        note(message)
+        note(error.format_message())
         return ExitCode.USAGE
     hint = f" (see: {context.command_path} --help)" if context is not None else ""
     return _fail(Failure(ExitCode.USAGE, f"{message}{hint}"), as_json)

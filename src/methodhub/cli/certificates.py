@@ -14,7 +14,7 @@ import typer
 
 from methodhub.cli.exit_codes import ExitCode, Failure
 from methodhub.cli.hub import run
-from methodhub.cli.options import DataDir, Json, data_dir_of, note, print_fields, print_json, print_table
+from methodhub.cli.options import DataDir, Json, data_dir_of, not_empty, note, print_fields, print_json, print_table
 
 authority_app = typer.Typer(
     no_args_is_help=True, help="Register the CA certificates whose signature lets devices in (X.509)."
@@ -56,7 +56,9 @@ CertificateFiles = Annotated[
         help="PEM file to take the thumbprint from, instead of giving it; twice for primary and secondary. Repeatable.",
     ),
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the CA certificate, of your choice.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", callback=not_empty, help="Name of the CA certificate, of your choice.")
+]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="PEM file with the certificate.")]
 
 

@@ -11,14 +11,15 @@ import typer
 from methodhub.cli.exit_codes import ExitCode, Failure
 from methodhub.cli.hub import Hub, run
 from methodhub.cli.identities import path_of
-from methodhub.cli.options import DataDir, Json, data_dir_of, note, print_json
+from methodhub.cli.options import DataDir, Json, OfModule, data_dir_of, not_empty, note, print_json
 from methodhub.cli.policies import find_policy
 from methodhub.core.identity import Target
 from methodhub.iothub.sas import build_token
 
-PolicyName = Annotated[str | None, typer.Option("--policy", metavar="NAME", help="Of this shared access policy.")]
-OfDevice = Annotated[str | None, typer.Option("--device", metavar="ID", help="Of this device.")]
-OfModule = Annotated[str | None, typer.Option("--module", metavar="ID", help="Of this module of the device.")]
+PolicyName = Annotated[
+    str | None, typer.Option("--policy", metavar="NAME", callback=not_empty, help="Of this shared access policy.")
+]
+OfDevice = Annotated[str | None, typer.Option("--device", metavar="ID", callback=not_empty, help="Of this device.")]
 Secondary = Annotated[bool, typer.Option("--secondary", help="With the secondary key.")]
 Hostname = Annotated[
     str | None, typer.Option("--hostname", metavar="NAME", help="The hub's name in it. Default: the hub's first name.")

@@ -40,12 +40,10 @@ EXIT_MEANINGS: dict[ExitCode, str] = {
 _EXIT_OF: dict[ErrorCode, ExitCode] = {
     ErrorCode.DeviceNotFound: ExitCode.NOT_FOUND,
     ErrorCode.ModuleNotFound: ExitCode.NOT_FOUND,
-    ErrorCode.JobNotFound: ExitCode.NOT_FOUND,
     ErrorCode.GenericNotFound: ExitCode.NOT_FOUND,
     ErrorCode.JobNotFound: ExitCode.NOT_FOUND,
     ErrorCode.GenericConflict: ExitCode.CONFLICT,
     ErrorCode.DeviceAlreadyExists: ExitCode.CONFLICT,
-    ErrorCode.JobAlreadyExists: ExitCode.CONFLICT,
     ErrorCode.ModuleAlreadyExistsOnDevice: ExitCode.CONFLICT,
     ErrorCode.JobAlreadyExists: ExitCode.CONFLICT,
     ErrorCode.PreconditionFailed: ExitCode.CONFLICT,

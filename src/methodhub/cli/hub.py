@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from methodhub.cli.exit_codes import ExitCode, Failure, refused
+from methodhub.cli.options import note
 from methodhub.core.errors import ErrorCode
 from methodhub.process import on_socket
 
@@ -26,6 +28,9 @@ T = TypeVar("T")
 API_VERSION = "2021-04-12"
 _ORIGIN = "http://localhost"
 _CONNECT_SECONDS = 10
+_LOCK_SECONDS = 10
+"""How long the data may be held by another command, or by a hub that starts."""
+_LOCK_PAUSE = 0.1
 PAGE = 500
 """Items of one page."""
 
@@ -62,6 +67,8 @@ class Hub:
             return await self._client.request(
                 method, _url(path), params={"api-version": API_VERSION, **query}, content=content, headers=sent
             )
+        except httpx.ConnectError as error:
+            raise Failure(ExitCode.NO_HUB, f"the hub takes no connection: {error}") from None
         except httpx.TransportError as error:
             raise Failure(
                 ExitCode.NO_HUB,
@@ -157,14 +164,25 @@ def run(data_dir: Path, work: Callable[[Hub], Awaitable[T]], *, demand_running: 
     import asyncio
 
     from methodhub.config import SOCKET_NAME
+    from methodhub.process import InUse
 
     socket_path = data_dir / SOCKET_NAME
-    running = _is_running(socket_path)
-    if demand_running and not running:
-        raise Failure(
-            ExitCode.NO_HUB, f"no hub is running on {data_dir}; start one: methodhub serve --data-dir {data_dir}"
-        )
-    return asyncio.run(_on_socket(socket_path, work) if running else _on_data(data_dir, work))
+    patience = time.monotonic() + _LOCK_SECONDS
+    while True:
+        if _is_running(socket_path):
+            return asyncio.run(_on_socket(socket_path, work))
+        if demand_running:
+            raise Failure(
+                ExitCode.NO_HUB, f"no hub is running on {data_dir}; start one: methodhub serve --data-dir {data_dir}"
+            )
+        if not data_dir.exists():
+            note(f"note: {data_dir} was not there; a hub's data begin in it")
+        try:
+            return asyncio.run(_on_data(data_dir, work))
+        except InUse as error:  # a hub that starts, or another command
+            if time.monotonic() > patience:
+                raise Failure(ExitCode.NO_HUB, str(error)) from None
+        time.sleep(_LOCK_PAUSE)
 
 
 async def _on_socket(socket_path: Path, work: Callable[[Hub], Awaitable[T]]) -> T:
@@ -183,6 +201,7 @@ async def _on_socket(socket_path: Path, work: Callable[[Hub], Awaitable[T]]) -> 
 async def _on_data(data_dir: Path, work: Callable[[Hub], Awaitable[T]]) -> T:
     import httpx
 
+    from methodhub.process import InUse
     from methodhub.server import StartError, offline_api
 
     try:
@@ -191,5 +210,7 @@ async def _on_data(data_dir: Path, work: Callable[[Hub], Awaitable[T]]) -> T:
             httpx.AsyncClient(transport=httpx.ASGITransport(app), trust_env=False) as client,
         ):
             return await work(Hub(client))
+    except InUse:
+        raise
     except StartError as error:
         raise Failure(ExitCode.NO_HUB, str(error)) from None

@@ -12,11 +12,12 @@ import typer
 
 from methodhub.cli.exit_codes import ExitCode, Failure
 from methodhub.cli.hub import Hub, run
-from methodhub.cli.options import DataDir, DeviceId, Json, data_dir_of
+from methodhub.cli.options import DataDir, DeviceId, Json, data_dir_of, not_empty
 
 
-def read_payload(text: str | None, file: Path | None) -> bytes | None:
-    """The payload as JSON text, None where none was given. Raises Failure unless it is one JSON value."""
+def read_payload(text: str | None, file: Path | None, name: str = "--payload") -> bytes | None:
+    """The payload as JSON text, None where none was given. `name`: what it is called in a failure. Raises Failure
+    unless it is one JSON value."""
     if text is not None and file is not None:
         raise Failure(ExitCode.USAGE, "give --payload or --payload-file, not both")
     if file is not None:
@@ -26,7 +27,7 @@ def read_payload(text: str | None, file: Path | None) -> bytes | None:
             raise Failure(ExitCode.USAGE, f"--payload-file {file}: {error.strerror}") from None
     if text == "-":
         return check_json(sys.stdin.buffer.read(), "stdin")
-    return None if text is None else check_json(text.encode("utf-8", "surrogateescape"), "--payload")
+    return None if text is None else check_json(text.encode("utf-8", "surrogateescape"), name)
 
 
 def check_json(data: bytes, where: str) -> bytes:
@@ -35,7 +36,7 @@ def check_json(data: bytes, where: str) -> bytes:
     problem = json_error(data)
     if problem is not None:
         hint = """ (a text needs its own quotes: '"on"')""" if where == "--payload" else ""
-        raise Failure(ExitCode.USAGE, f"{where} is not one JSON value: {problem}{hint}")
+        raise Failure(ExitCode.USAGE, f"{where}: {problem}{hint}")
     return data
 
 
@@ -67,9 +68,10 @@ def show_answer(answer: bytes) -> None:
 
 def invoke(
     device: DeviceId,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="Name of the method.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", callback=not_empty, help="Name of the method.")],
     module: Annotated[
-        str | None, typer.Option("--module", metavar="ID", help="Call this module of the device instead.")
+        str | None,
+        typer.Option("--module", metavar="ID", callback=not_empty, help="Call this module of the device instead."),
     ] = None,
     payload: Annotated[
         str | None, typer.Option(metavar="JSON", help="Payload; - reads it from stdin. Default: no payload at all.")

@@ -25,8 +25,20 @@ DataDir = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts; also errors, on stderr.")]
 Keys = Annotated[bool, typer.Option("--keys", help="Print the secret keys too.")]
-DeviceId = Annotated[str, typer.Argument(metavar="DEVICE", help="Id of the device.")]
-ModuleId = Annotated[str, typer.Argument(metavar="MODULE", help="Id of the module.")]
+
+
+def not_empty(text: str | None) -> str | None:
+    """An empty id would mean another thing, such as a device instead of its module."""
+    if text == "":
+        raise typer.BadParameter("it is empty")
+    return text
+
+
+DeviceId = Annotated[str, typer.Argument(metavar="DEVICE", callback=not_empty, help="Id of the device.")]
+ModuleId = Annotated[str, typer.Argument(metavar="MODULE", callback=not_empty, help="Id of the module.")]
+OfModule = Annotated[
+    str | None, typer.Option("--module", metavar="ID", callback=not_empty, help="Of this module of the device.")
+]
 
 
 def load_settings(flags: Mapping[str, object], *, config: Path | None = None, assignments: Sequence[str] = ()) -> Any:

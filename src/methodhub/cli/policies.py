@@ -9,11 +9,11 @@ import typer
 
 from methodhub.cli.exit_codes import ExitCode, Failure
 from methodhub.cli.hub import Hub, run
-from methodhub.cli.options import DataDir, Json, Keys, data_dir_of, print_fields, print_json, print_table
+from methodhub.cli.options import DataDir, Json, Keys, data_dir_of, not_empty, print_fields, print_json, print_table
 
 policy_app = typer.Typer(no_args_is_help=True, help="List, show, create, rotate and delete shared access policies.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the policy.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", callback=not_empty, help="Name of the policy.")]
 Document = dict[str, Any]
 
 

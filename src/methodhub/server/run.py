@@ -73,7 +73,14 @@ async def offline_api(data_dir: Path) -> AsyncIterator[ASGIApp]:
     """The administrator's routes on the data itself, where no hub runs. Raises StartError."""
     directory = DataDirectory(data_dir)
     given = load({"data_dir": data_dir, "in_memory": False})
-    settings = Settings(data_dir=data_dir, database_url=given.database_url, database_plaintext=given.database_plaintext)
+    settings = Settings(
+        data_dir=data_dir,
+        hostname=given.hostname,
+        database_url=given.database_url,
+        database_plaintext=given.database_plaintext,
+        max_devices=given.max_devices,
+        modules_per_device=given.modules_per_device,
+    )
     domain = Domain(settings)
     try:
         await domain.open()

@@ -31,6 +31,7 @@ def where_of(settings: Settings) -> Path | str:
 async def export_hub(settings: Settings, out: BinaryIO) -> dict[str, int]:
     """Write the hub, whether it runs or not. Returns how many rows of each kind. Raises StartError, OSError."""
     where = where_of(settings)
+    sink = _Sink(out)
     try:
         if isinstance(where, Path) and not where.exists():
             raise StartError(f"There is no database {where}. For one in PostgreSQL, give its --database-url.")
@@ -47,13 +48,30 @@ async def export_hub(settings: Settings, out: BinaryIO) -> dict[str, int]:
 
         def start(counts: dict[str, int], shared: str | None) -> Writer:
             authority = shared or (authority_text(own).decode() if own is not None else None)
-            return Writer(out, Header(methodhub=__version__, counts=counts, authority=authority))
+            return Writer(sink, Header(methodhub=__version__, counts=counts, authority=authority))
 
         async with snapshot(where) as read:
             counts: dict[str, int] = await read(lambda connection: write_rows(connection, start))
     except (StoreError, CertificateError) as error:
+        if sink.failure is not None:
+            raise sink.failure from None
         raise StartError(str(error)) from error
     return counts
+
+
+class _Sink:
+    """Where the export is written. Its errors are not the database's, which is read meanwhile."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._out.write(data)
+        except OSError as failure:
+            self.failure = failure
+            raise
 
 
 async def import_hub(settings: Settings, source: BinaryIO) -> dict[str, int]:

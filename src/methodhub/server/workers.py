@@ -172,7 +172,7 @@ def worker_arguments(given: Sequence[str]) -> list[str]:
                 next(arguments, None)
         elif name == "--set":
             setting = value if has_value else next(arguments, "")
-            if setting.partition("=")[0].strip() not in URL_OPTIONS.values():
+            if setting.partition("=")[0].strip().replace("-", "_") not in URL_OPTIONS.values():
                 kept += ["--set", setting]
         else:
             kept.append(argument)

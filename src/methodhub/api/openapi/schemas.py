@@ -128,7 +128,7 @@ IDENTITIES: dict[str, Schema] = {
 
 BULK: dict[str, Schema] = {
     "BulkItem": record(
-        "id importMode",
+        "id",
         id=text(),
         moduleId=or_null(text()),
         eTag=or_null(text()),
@@ -168,7 +168,7 @@ BULK: dict[str, Schema] = {
     ),
     "KeyRegeneration": record(
         "policyKey devices",
-        policyKey=one_of("primary", "secondary", "both"),
+        policyKey=one_of("primaryKey", "secondaryKey", "both"),
         devices=array(record("id", id=text(), moduleId=or_null(text())), maxItems=100),
     ),
     "KeyRegenerationResult": record("rotatedKeys errors", rotatedKeys=array(OBJECT), errors=array(OBJECT)),

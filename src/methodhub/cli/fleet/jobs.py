@@ -15,13 +15,13 @@ from methodhub.cli.fleet.queries import compact, show_query
 from methodhub.cli.fleet.twins import read_patch
 from methodhub.cli.hub import Hub, run
 from methodhub.cli.invoke import build_body, read_payload
-from methodhub.cli.options import DataDir, Json, data_dir_of, note, print_fields, print_json, print_table
+from methodhub.cli.options import DataDir, Json, data_dir_of, not_empty, note, print_fields, print_json, print_table
 
 job_app = typer.Typer(
     no_args_is_help=True, help="Call a method, or change twins, on many devices; watch, read, cancel."
 )
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", callback=not_empty, help="Id of the job.")]
 Job = dict[str, Any]
 
 Method = Annotated[str | None, typer.Option(metavar="NAME", help="Call this method on each device.")]
@@ -137,7 +137,7 @@ def work_of(method: str | None, payload: str | None, response_timeout: int | Non
     if update_twin is not None:
         if payload is not None or response_timeout is not None:
             raise Failure(ExitCode.USAGE, "--payload and --response-timeout belong to --method")
-        patch = json.loads(read_patch(update_twin))
+        patch = json.loads(read_patch(update_twin, "--update-twin"))
         return {"type": "scheduleUpdateTwin", "updateTwin": {"etag": "*", **patch}}
     assert method is not None
     call = build_body(method, read_payload(payload, None), response_timeout, None)
@@ -273,6 +273,7 @@ def job_results(
     """Print what each device answered, or why it did not; with --json a line per device."""
     quoted = job.replace("\\", "\\\\").replace("'", "\\'")
     condition = " AND status = 'failed'" if failed else ""
+    run(data_dir_of(data_dir), lambda hub: hub.call("GET", "jobs", "v2", job))  # one that is not there has no results
     show_query(data_dir, f"SELECT * FROM devices.jobs WHERE jobId = '{quoted}'{condition}", as_json)  # noqa: S608
 
 

@@ -10,11 +10,10 @@ import typer
 from methodhub.cli.exit_codes import ExitCode, Failure
 from methodhub.cli.hub import Hub, run
 from methodhub.cli.invoke import read_payload
-from methodhub.cli.options import DataDir, DeviceId, Json, data_dir_of, print_fields, print_json
+from methodhub.cli.options import DataDir, DeviceId, Json, OfModule, data_dir_of, print_fields, print_json
 
 twin_app = typer.Typer(no_args_is_help=True, help="Show and change tags and desired properties of devices and modules.")
 
-OfModule = Annotated[str | None, typer.Option("--module", metavar="ID", help="Of this module of the device.")]
 PATCH_HELP = 'What to change, such as {"tags": {"site": "north"}}; null removes a key; - reads it from stdin.'
 
 
@@ -22,9 +21,9 @@ def twin_path(device: str, module: str | None) -> tuple[str, ...]:
     return ("twins", device, *(("modules", module) if module else ()))
 
 
-def read_patch(text: str) -> bytes:
-    """The bytes of one JSON object. Raises Failure."""
-    data = read_payload(text, None)
+def read_patch(text: str, name: str = "JSON") -> bytes:
+    """The bytes of one JSON object. `name`: what it is called in a failure. Raises Failure."""
+    data = read_payload(text, None, name)
     assert data is not None
     if not isinstance(json.loads(data), dict):
         raise Failure(ExitCode.USAGE, 'a twin is changed with a JSON object, such as {"tags": {"site": "north"}}')

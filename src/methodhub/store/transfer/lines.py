@@ -17,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, Table
 
@@ -47,8 +47,12 @@ class Header:
     warning: str = WARNING
 
 
+class Sink(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
 class Writer:
-    def __init__(self, out: BinaryIO, header: Header) -> None:
+    def __init__(self, out: Sink, header: Header) -> None:
         self._out = out
         self._digest = hashlib.sha256()
         self._write(asdict(header))
