@@ -241,6 +241,21 @@ def test_calls_wait_for_credit_and_those_that_timed_out_are_not_delivered(timed:
         device.round_trip()
 
 
+def test_a_call_that_waits_for_credit_goes_out_on_a_newer_link(shared: RunningHub) -> None:
+    """[HUB-credit]"""
+    with AmqpDevice(shared, credit=1) as device, Caller(shared) as first, Caller(shared) as second:
+        first.send(first.call("d1", "first"))
+        device.methods.answer(device.methods.request())
+        assert first.response().status == 200
+        second.send(second.call("d1", "second"))
+        shared.until(lambda: len(shared.hub.methods.open) == 1)
+        device.methods.receiver = device.attach(device.session, "receiver", methods_address("d1"))
+        device.give(device.methods.receiver, 10)
+        request = device.methods.request()
+        device.methods.answer(request)
+        assert (request.name, second.response().status) == ("second", 200)
+
+
 def test_ten_thousand_calls_on_one_connection(shared: RunningHub) -> None:
     """Windows, credit and delivery numbers of both sides go on; the device renews its credit as an SDK would."""
     outcomes: list[Outcome] = []

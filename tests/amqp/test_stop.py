@@ -30,8 +30,7 @@ def test_it_ends_every_connection_at_once(tmp_path: Path) -> None:
         stopped = asyncio.run_coroutine_threadsafe(hub.hub.stop(), hub._loop)
         for peer in (stranger, back_end, unused):
             peer.ended()
-        closed = device.ended()
-        assert closed is not None and closed.condition == "amqp:link:detach-forced"
+        assert device.ended() is None  # no CLOSE
         stack.close()  # each peer ends its side, which is all that the hub waits for
         stopped.result(PATIENCE)
 

@@ -9,10 +9,13 @@ from collections.abc import Callable
 
 import pytest
 
+from methodhub.iothub import amqp as dialect
 from methodhub.wire.amqp import frames
+from methodhub.wire.amqp.codec import describe, encode, encode_fields
+from methodhub.wire.amqp.messages import AmqpValue, Message
 from methodhub.wire.amqp.protocol import STRANGER_LINKS, STRANGER_SESSIONS
 from methodhub.wire.amqp.sasl import AMQP_HEADER, SASL_HEADER
-from tests.amqp.peers import AmqpDevice, AmqpPeer, methods_address
+from tests.amqp.peers import AmqpDevice, AmqpPeer, is_accepted, methods_address
 from tests.harness import RunningHub
 from tests.hub.peers import Caller
 from tests.wire.amqp.peer import attach, begin, open_frame
@@ -77,14 +80,51 @@ def test_a_token_lifts_the_limits(shared: RunningHub) -> None:
         device.round_trip()
 
 
-def test_a_connection_has_at_most_a_thousand_links(shared: RunningHub) -> None:
+def test_a_connection_has_links_for_a_thousand_identities(shared: RunningHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six each, at most; and they are counted."""
+    assert dialect.MAX_LINKS > 6 * dialect.MAX_PUT_TOKEN_IDENTITIES
+    assert dialect.MAX_SESSIONS > dialect.MAX_PUT_TOKEN_IDENTITIES
+    monkeypatch.setattr(dialect, "MAX_LINKS", 100)
     with AmqpDevice(shared) as device:
-        for _ in range(996):
+        for _ in range(96):
             device.attach(device.session, "sender", "/devices/d1/messages/events")
         device.ask_attach(device.session, "sender", "/devices/d1/messages/events")
         closed = device.ended()
         assert closed is not None and closed.condition == "amqp:resource-limit-exceeded"
     assert_well(shared)
+
+
+WRONG_IDS = [b"\x54\xff", b"\x55\xff", b"\x81" + b"\xff" * 8]
+"""Integers below zero."""
+
+
+@pytest.mark.parametrize("kind", [["a"], {"a": 1}, 1, None])
+def test_a_token_of_a_wrong_type_is_refused_and_no_more(shared: RunningHub, kind: object) -> None:
+    with AmqpPeer(shared) as peer:
+        cbs = peer.open_cbs(peer.open())
+        properties = {"operation": "put-token", "type": kind, "name": "x"}
+        peer.post(cbs[0], Message(AmqpValue("x"), 1, application_properties=properties))
+        assert is_accepted(peer.settled())
+        assert peer.message(cbs[1])[0].application_properties["status-code"] == 400
+        assert peer.claim(cbs, shared.device_token("d1")) == (200, "OK")
+
+
+@pytest.mark.parametrize("message_id", WRONG_IDS)
+def test_a_request_with_a_wrong_id_is_rejected_and_no_more(shared: RunningHub, message_id: bytes) -> None:
+    with AmqpPeer(shared) as peer:
+        cbs = peer.open_cbs(peer.open())
+        peer.post(cbs[0], describe(0x73, encode_fields([message_id])) + describe(0x77, encode("x")))
+        assert not is_accepted(peer.settled())
+        assert peer.claim(cbs, shared.device_token("d1")) == (200, "OK")
+
+
+def test_a_device_that_says_its_token_and_never_opens_is_dropped(timed: RunningHub) -> None:
+    """[HUB-before-authentication]"""
+    timed.create_device("d1")
+    with AmqpPeer(timed) as peer:
+        assert peer.sasl("PLAIN", f"\0d1@sas.hub\0{timed.device_token('d1')}".encode()) == 0
+        timed.advance(60)
+        assert peer.rest() == b""
 
 
 def test_whoever_sends_64_kb_without_a_credential_is_dropped(shared: RunningHub) -> None:
@@ -128,7 +168,7 @@ def test_a_device_that_falls_silent_is_dropped_after_eight_minutes(timed: Runnin
         timed.advance(479)
         device.round_trip()
         timed.advance(481)
-        assert device.ended() is not None
+        assert device.ended() is None  # no CLOSE
     timed.until(lambda: not len(timed.hub.table))
 
 

@@ -13,6 +13,7 @@ from methodhub.core.identity import Target
 from methodhub.core.twins.rules import TwinUpdate
 from methodhub.iothub.amqp import DESIRED_NOTIFICATIONS
 from methodhub.wire.amqp import frames
+from methodhub.wire.amqp.codec import NULL, Symbol, describe, encode, encode_fields
 from methodhub.wire.amqp.messages import Message
 from tests.amqp.peers import AmqpDevice, Link, is_accepted
 from tests.harness import RunningHub
@@ -37,6 +38,9 @@ class TwinPeer:
     def ask(self, correlation: str, body: bytes = b" ", **annotations: Any) -> None:
         self.device.post(self.sender, Message(body, correlation_id=correlation, annotations=dict(annotations)))
         assert is_accepted(self.device.settled())
+
+    def post(self, message: bytes) -> None:
+        self.device.post(self.sender, message)
 
     def told(self) -> Message:
         return self.device.message(self.receiver)[0]
@@ -144,3 +148,23 @@ def test_a_device_that_gives_no_credit_is_closed_in_the_end(shared: RunningHub) 
         ended = peer.device.ended()
         assert ended is not None
         assert ended.condition == "amqp:resource-limit-exceeded"
+
+
+@pytest.mark.parametrize("wrong", [["GET"], {"a": 1}, 7, None])
+def test_operations_and_resources_of_a_wrong_type_are_refused_and_no_more(shared: RunningHub, wrong: Any) -> None:
+    twin = TwinPeer(shared)
+    twin.ask("1", operation=wrong, resource=wrong)
+    assert twin.told().annotations["status"] == 400
+    twin.ask("2", operation="GET")
+    assert twin.told().annotations["status"] == 200
+    twin.device.close()
+
+
+def test_a_request_with_an_id_below_zero_is_rejected_and_no_more(shared: RunningHub) -> None:
+    twin = TwinPeer(shared)
+    annotations = describe(0x72, encode({Symbol("operation"): "GET"}))
+    twin.post(annotations + describe(0x73, encode_fields([NULL] * 5 + [b"\x54\xff"])))
+    assert not is_accepted(twin.device.settled())
+    twin.ask("2", operation="GET")
+    assert twin.told().annotations["status"] == 200
+    twin.device.close()

@@ -189,3 +189,19 @@ async def test_ten_thousand_claims(runner: asyncio.Runner, nats: RunningNats) ->
         assert not a.claims._open
         for target in targets[::1000]:
             assert await Caller(b, str(target), target).end() == "d1"
+
+
+async def test_a_claim_that_is_given_up_before_it_is_known_is_released(
+    runner: asyncio.Runner, nats: RunningNats
+) -> None:
+    """Its connection ended meanwhile."""
+    cluster = Cluster(nats.server)
+    async with cluster.node("a") as a, cluster.node("b") as b:
+        device = Device("d1")
+        claiming = asyncio.create_task(a.claim(D, device.answer, device.lose, 1))
+        await asyncio.sleep(0)
+        assert D in a.claims.held
+        claiming.cancel()
+        await asyncio.wait([claiming])
+        assert not a.claims.held
+        assert await Caller(b, "1").end() != "d1"

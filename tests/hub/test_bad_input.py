@@ -288,3 +288,12 @@ def test_pasting_what_is_no_json(tmp_path: Path) -> None:
                     assert answer.body == b'{"status":200,"payload":%b}' % payload
                 else:
                     assert answer.code == 502000
+
+
+def test_after_the_first_break_nothing_more_is_looked_at(shared: RunningHub, capfd: pytest.CaptureFixture[str]) -> None:
+    """Thousands of wrong packets in one record of TLS are one line of the log."""
+    with Device(shared, "d1") as device:
+        assert device.connect() == (0, 0)
+        device.send(publish_packet("wrong") * 1_000)
+        assert device.rest() == b""
+    assert capfd.readouterr().out.count("broke the protocol") == 1

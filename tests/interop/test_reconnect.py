@@ -10,6 +10,7 @@ import pytest
 
 from methodhub.core.connections import Attachment
 from methodhub.core.identity import Target
+from methodhub.core.ports import CloseReason
 from tests.harness import RunningHub, new_address
 from tests.interop.peers import Device, Language, Service
 
@@ -37,6 +38,17 @@ def test_a_device_comes_back_after_its_connection_dropped(hub: RunningHub, langu
         hub.on_loop(before.connection._stream.abort)  # type: ignore[attr-defined]
         assert call(hub, "back") == {"status": 200, "payload": "back"}
         assert attachment(hub) is not before
+
+
+@pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws", "amqp", "amqp-ws"])
+def test_a_device_of_node_comes_back_at_once_when_its_node_stops(hub: RunningHub, transport: str) -> None:
+    """[HUB-drain]"""
+    with Device(hub, "node", "d1", transport=transport) as device:
+        device.is_ready()
+        hub.on_loop(lambda: hub.hub.table.close_all(CloseReason.STOPPING))
+        body = {"methodName": "echo", "payload": 1, "connectTimeoutInSeconds": 5, "responseTimeoutInSeconds": 5}
+        with hub.service() as client:
+            assert client.post("/twins/d1/methods", json=body).json() == {"status": 200, "payload": 1}
 
 
 @pytest.mark.parametrize("language", BOTH)

@@ -122,7 +122,11 @@ class Claims:
             self._post.line.send(subscribe(sid, self._post.subjects.call(target), QUEUE))
         batch = self._announce_soon(claim)
         self._waiters.wake(target)
-        await batch.done.wait()
+        try:
+            await batch.done.wait()
+        except asyncio.CancelledError:
+            self.release(claim)  # its connection has ended, and knows of no claim
+            raise
         return claim
 
     def renew(self, claim: NatsClaim) -> None:

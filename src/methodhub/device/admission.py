@@ -105,6 +105,9 @@ async def find_identity(services: DeviceServices, target: Target) -> tuple[Ident
     try:
         device = await services.registry.find(target.device)
         identity = await services.registry.find(target) if target.module_id else device
+    except StoreUnavailable as error:
+        log.warning("identity look-up failed", target=str(target), error=str(error))
+        raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the identity registry is away") from None
     except Exception:
         log.exception("identity look-up failed", target=str(target))
         raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the identity registry is away") from None
@@ -153,6 +156,9 @@ async def recall_session(services: DeviceServices, identity: Identity, clean: bo
             return None
     except HubError:
         raise
+    except StoreUnavailable as error:
+        log.warning("device session could not be read", target=str(identity.target), error=str(error))
+        raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the session store is away") from None
     except Exception:
         log.exception("device session could not be read", target=str(identity.target))
         raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the session store is away") from None

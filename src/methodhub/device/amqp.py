@@ -4,7 +4,6 @@ domain together."""
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable
 
 import structlog
 
@@ -15,7 +14,7 @@ from methodhub.core.identity import Target
 from methodhub.core.ports import CloseReason
 from methodhub.device.amqp_target import AmqpTarget, body_bytes
 from methodhub.device.cbs import choose_reply_link, put_token
-from methodhub.device.connection import EventConnection
+from methodhub.device.connection import GOODBYE, LOST, EventConnection
 from methodhub.device.grants import Grant, Grants, TooManyTokens, authorize_target
 from methodhub.device.services import DeviceServices
 from methodhub.device.twins import keep_model_id
@@ -36,7 +35,7 @@ from methodhub.wire.amqp.events import (
     SessionEnded,
 )
 from methodhub.wire.amqp.messages import Message, decode_message, encode_message
-from methodhub.wire.amqp.protocol import AmqpServerProtocol
+from methodhub.wire.amqp.protocol import AmqpServerProtocol, State
 from methodhub.wire.amqp.sasl import SaslInit
 
 log = structlog.get_logger()
@@ -80,7 +79,7 @@ class AmqpConnection(EventConnection[Event]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._sequence.cancel()
-        self._end()
+        self._end(LOST)
         self._protocol.receive_eof()  # frees the engine, not only when the collector runs
 
     def _end_slow_reader(self) -> None:
@@ -107,32 +106,26 @@ class AmqpConnection(EventConnection[Event]):
                 self._sasl(event)
             case Opened():
                 self._arm()
+                if self._grants:
+                    self._authenticated()
             case Closed():
                 self._closed(event)
             case SessionEnded():
                 pass
 
-    async def _guarded(self, step: Awaitable[None]) -> None:
-        """Run a step; what the hub did not expect is told to the log, and to the peer as an internal error."""
-        try:
-            await step
-        except Exception:
-            log.exception("amqp connection failed", peer=self._stream.peer.address)
-            self._protocol.close("amqp:internal-error", "The hub failed; its log has the details.")
-            self._finish()
-
     def _closed(self, event: Closed) -> None:
         if event.error is not None and not event.clean:
             self._services.metrics.protocol_errors += 1
             log.info("peer broke the protocol", reason=str(event.error), peer=self._stream.peer.address)
-        self._finish()
+        self._finish(GOODBYE if event.error is None else str(event.error))
 
-    def _finish(self) -> None:
-        self._end()
+    def _finish(self, reason: str | None = None) -> None:
+        self._end(reason)
         self._flush()
         self._stream.close()
 
-    def _end(self) -> None:
+    def _end(self, reason: str | None = None) -> None:
+        self._sequence.drop()
         for deadline in (self._deadline, self._token_end):
             if deadline is not None:
                 deadline.cancel_deadline()
@@ -143,6 +136,8 @@ class AmqpConnection(EventConnection[Event]):
             attachment, target.attachment = target.attachment, None
             target.twin = None
             if attachment is not None:
+                if reason is not None:
+                    log.info("device connection closed", target=str(target.target), reason=reason)
                 attachment.end()
         self._links.clear()
 
@@ -217,8 +212,9 @@ class AmqpConnection(EventConnection[Event]):
             self._sequence.add(event)
 
     def _granted(self, grant: Grant) -> None:
-        """[HUB-before-authentication] From here on the peer is no stranger."""
-        self._authenticated()
+        """[HUB-before-authentication] From here on the peer is no stranger; one that has not said OPEN yet still is."""
+        if self._protocol.state is State.OPEN:
+            self._authenticated()
         self._arm_token_end()
         if grant.target is None:
             self._services.policies.watchers.add(self._tokens_expired)
@@ -230,7 +226,7 @@ class AmqpConnection(EventConnection[Event]):
 
     def _authenticated(self) -> None:
         self._stream.authenticated()
-        self._protocol.set_limits(dialect.MAX_PUT_TOKEN_IDENTITIES, dialect.MAX_PUT_TOKEN_IDENTITIES)
+        self._protocol.set_limits(dialect.MAX_SESSIONS, dialect.MAX_LINKS)
 
     async def _put_token(self, attached: LinkAttached, delivery: int, message: Message) -> None:
         """[HUB-cbs] The request is settled before the reply goes out: one SDK takes it for lost otherwise."""
@@ -277,6 +273,10 @@ class AmqpConnection(EventConnection[Event]):
         model_id = attached.properties.get(dialect.MODEL_ID)
         if isinstance(model_id, str) and not entry.links:
             await keep_model_id(self._services, target, model_id[:MAX_MODEL_ID])
+        attachment = entry.attachment
+        if attachment is None or entry.is_over():  # it was revoked meanwhile
+            self._refuse(attached, dialect.UNAUTHORIZED, "Unauthorized access.")
+            return
         entry.links[attached.link] = address.node
         if address.node is Node.METHODS:
             if attached.role == "receiver":
@@ -284,16 +284,16 @@ class AmqpConnection(EventConnection[Event]):
                 entry.had_credit = False
             else:
                 entry.response_link = attached.link
-            assert entry.attachment is not None
-            await entry.attachment.claim()  # before ATTACH is answered: a call made then finds the target
+            await attachment.claim()  # before ATTACH is answered: a call made then finds the target
         elif address.node is Node.TWIN and attached.role == "receiver":
             entry.twin_link = attached.link
-        if entry.attachment is None or entry.attachment.ended:
+        if entry.is_over():
             return
         self._accept(attached, address, entry)
         if attached.link == entry.request_link and self._protocol.credit(attached.link):
             entry.had_credit = True  # it came before its ATTACH was answered
-            await entry.attachment.claim()
+            await attachment.claim()
+            entry.send_queued()
 
     async def _target_at(self, target: Target, as_written: Target | None) -> AmqpTarget:
         """The identity that an address means: its ids decoded, else as they are written."""
@@ -321,6 +321,7 @@ class AmqpConnection(EventConnection[Event]):
         services.registry.pin(identity, device)
         entry = self._targets[target] = AmqpTarget(self, target)
         entry.attachment = services.table.attach(entry, identity, credential, generation)
+        log.debug("device connected", target=str(target), peer=self._stream.peer.address)
         return entry
 
     def _accept(self, attached: LinkAttached, address: Address, entry: AmqpTarget | None) -> None:
@@ -342,22 +343,28 @@ class AmqpConnection(EventConnection[Event]):
         if not entry.links:
             self._targets.pop(entry.target, None)
             if entry.attachment is not None:
+                log.info("device connection closed", target=str(entry.target), reason="it detached its last link")
                 entry.attachment.end()
 
     def drop_target(self, entry: AmqpTarget, condition: str, description: str, reason: CloseReason) -> None:
-        """[HUB-one-of-many] Its links are detached and its token dropped; the connection ends with its last."""
+        """[HUB-one-of-many] Its links are detached and its token dropped; the connection ends with its last. A hub that
+        stops says nothing of it: Node's SDK answers DETACH and CLOSE with requests that nobody answers any more, and
+        comes back 45 seconds later; when the stream ends it comes back at once."""
         log.info("device connection closed", target=str(entry.target), reason=reason.value)
         if self._targets.pop(entry.target, None) is None:
             return
         self._grants.drop(entry.target)
+        stops = reason is CloseReason.STOPPING and not self._targets
         for link in entry.links:
             self._links.pop(link, None)
-            self._protocol.detach_link(link, condition, description)
+            if not stops:
+                self._protocol.detach_link(link, condition, description)
         if entry.attachment is not None:
             entry.attachment.end()
         self._flush()
-        if not self._targets and (reason is CloseReason.STOPPING or not self._grants.names_anybody()):
-            self._protocol.close(condition, description)
+        if stops or not (self._targets or self._grants.names_anybody()):
+            if not stops:
+                self._protocol.close(condition, description)
             self._finish()
 
     def _credit_changed(self, event: CreditChanged) -> None:
@@ -371,6 +378,7 @@ class AmqpConnection(EventConnection[Event]):
             entry.send_queued()
         else:
             entry.had_credit = True
+            entry.send_queued()
             if entry.attachment is not None:
                 self._sequence.wait_for(self._guarded(entry.attachment.claim()))
 

@@ -112,7 +112,8 @@ class AmqpTarget:
             return
         if self.twin is None:
             self.twin = TwinRequests(services, self.attachment, self._twin_answered)
-        operation, resource = (message.annotations.get(key) for key in ("operation", "resource"))
+        said = (message.annotations.get(key) for key in ("operation", "resource"))
+        operation, resource = (each if isinstance(each, str) else None for each in said)
         if operation == "GET":
             self.twin.get(message.correlation_id)
         elif operation == "PATCH":
@@ -129,6 +130,9 @@ class AmqpTarget:
     def _twin_answered(self, correlation: MessageId | None, answer: TwinAnswer) -> None:
         if self.twin_link is not None:
             self._connection.reply(self.twin_link, encode_message(twin_reply(correlation, answer)))
+
+    def is_over(self) -> bool:
+        return self.attachment is None or self.attachment.ended
 
     def forget_link(self, link: int) -> None:
         """A link is gone. Without its pair no call can be answered: those that were open end."""

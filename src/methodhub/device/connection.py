@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Generic, Protocol, TypeVar
 
+import structlog
+
+from methodhub.core.ports import StoreUnavailable
 from methodhub.device.sequence import Sequence
 from methodhub.device.services import DeviceServices
 from methodhub.net.stream import ByteStream
 
+log = structlog.get_logger()
+
 E = TypeVar("E")
+
+GOODBYE = "it said goodbye"
+LOST = "the connection was lost"
+"""Why a connection ended that the hub did not end."""
 
 
 class EventProtocol(Protocol[E]):
@@ -29,10 +39,36 @@ class EventConnection(asyncio.Protocol, Generic[E]):
         self._services = services
         self._stream = stream
         self._pump = protocol
-        self._sequence: Sequence[E] = Sequence(self._handle, self._resume)
+        self._sequence: Sequence[E] = Sequence(self._handle_safely, self._resume)
 
     def _handle(self, event: E) -> None:
         raise NotImplementedError
+
+    def _end(self, reason: str | None = None) -> None:
+        """Nothing is open any more, and no further event is handled. `reason`: why, where it is not told yet."""
+        raise NotImplementedError
+
+    def _fail(self) -> None:
+        """An error that the hub did not expect is told to its log; the peer may come again."""
+        log.exception("device connection failed", peer=self._stream.peer.address)
+        self._end()
+        self._stream.abort()
+
+    def _handle_safely(self, event: E) -> None:
+        try:
+            self._handle(event)
+        except Exception:  # noqa: BLE001 - the connection would hang
+            self._fail()
+
+    async def _guarded(self, step: Awaitable[None]) -> None:
+        try:
+            await step
+        except StoreUnavailable as error:
+            log.warning("device connection closed", reason="the store is away", error=str(error))
+            self._end()
+            self._stream.close()
+        except Exception:  # noqa: BLE001
+            self._fail()
 
     def _end_slow_reader(self) -> None:
         raise NotImplementedError

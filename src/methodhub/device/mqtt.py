@@ -15,7 +15,7 @@ from methodhub.core.errors import HubError
 from methodhub.core.identity import Target
 from methodhub.core.ports import CloseReason, Session
 from methodhub.device.admission import Admitted, Refused, admit
-from methodhub.device.connection import EventConnection
+from methodhub.device.connection import GOODBYE, LOST, EventConnection
 from methodhub.device.services import DeviceServices
 from methodhub.device.twins import TwinAnswer, TwinRequests, keep_model_id
 from methodhub.iothub.mqtt import (
@@ -91,7 +91,7 @@ class MqttConnection(EventConnection[Event]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._sequence.cancel()
-        self._end()
+        self._end(LOST)
         self._attachment = None
 
     def _end_slow_reader(self) -> None:
@@ -99,14 +99,6 @@ class MqttConnection(EventConnection[Event]):
 
     def _wait_for(self, step: Awaitable[None]) -> None:
         self._sequence.wait_for(self._guarded(step))
-
-    async def _guarded(self, step: Awaitable[None]) -> None:
-        try:
-            await step
-        except Exception:
-            log.exception("device connection failed", target=str(self.target))
-            self._end()
-            self._stream.abort()
 
     # --- events --------------------------------------------------------------------------------------------------
 
@@ -275,7 +267,7 @@ class MqttConnection(EventConnection[Event]):
         if event.error is not None:
             self._break(str(event.error))
         else:
-            self._end()
+            self._end(GOODBYE)
             self._stream.close()
 
     def _break(self, reason: str) -> None:
@@ -305,13 +297,16 @@ class MqttConnection(EventConnection[Event]):
     def _token_expired(self) -> None:
         self.close(CloseReason.TOKEN_EXPIRED)
 
-    def _end(self) -> None:
+    def _end(self, reason: str | None = None) -> None:
+        self._sequence.drop()
         for deadline in (self._keep_alive, self._token_end):
             if deadline is not None:
                 deadline.cancel_deadline()
         self._keep_alive = self._token_end = None
         self._twin = None
         if self._attachment is not None:
+            if reason is not None and not self._attachment.ended:
+                log.info("device connection closed", target=str(self.target), reason=reason)
             self._attachment.end()
 
     # --- the port DeviceConnection -------------------------------------------------------------------------------

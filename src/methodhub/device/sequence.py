@@ -47,6 +47,10 @@ class Sequence(Generic[E]):
                 return
         self._resumed()
 
+    def drop(self) -> None:
+        """No more events; what is under way comes to its end."""
+        self._handle = _nothing
+
     def cancel(self) -> None:
         """No more events. Lets go of its owner: a cycle would keep the owner's TLS until the collector runs."""
         if self._task is not None:

@@ -77,7 +77,10 @@ class TwinRequests(Generic[T]):
             answer = await self._guarded(self._get() if body is None else self._report(body))
             if self._attachment.ended:
                 return
-            self._answer(tag, answer)
+            try:
+                self._answer(tag, answer)
+            except Exception:
+                log.exception("twin answer failed", target=str(self._attachment.target))
         self._task = None
 
     async def _guarded(self, work: Awaitable[TwinAnswer]) -> TwinAnswer:

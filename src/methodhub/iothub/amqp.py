@@ -16,11 +16,14 @@ STATUS = "IoThub-status"
 MODEL_ID = "com.microsoft:model-id"
 DESIRED_NOTIFICATIONS = "/notifications/twin/properties/desired"
 SAS_TOKEN_TYPE = "servicebus.windows.net:sastoken"  # noqa: S105 - the name of a kind of token
-TOKEN_TYPES = frozenset({SAS_TOKEN_TYPE, "bearer", "jwt"})
+TOKEN_TYPES = (SAS_TOKEN_TYPE, "bearer", "jwt")
 """Node gives a bearer token the first of them, Python the second: what a token is, it says itself."""
 
 MAX_PUT_TOKEN_IDENTITIES = 1_000
-"""Identities, tokens, sessions and links that one authenticated connection may have."""
+"""Identities, and tokens, that one authenticated connection may have."""
+MAX_SESSIONS = MAX_PUT_TOKEN_IDENTITIES + 2
+MAX_LINKS = 8 * MAX_PUT_TOKEN_IDENTITIES + 2
+"""An identity has up to six: telemetry, messages, two of methods and two of its twin; and some SDKs a session each."""
 
 UNAUTHORIZED = "amqp:unauthorized-access"
 NOT_FOUND = "amqp:not-found"

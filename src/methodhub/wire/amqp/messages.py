@@ -126,7 +126,9 @@ def _checked(value: Value, wanted: type[T]) -> T:
 
 
 def _checked_id(value: Value) -> MessageId | None:
-    if value is None or (isinstance(value, int | UUID | bytes | str) and not isinstance(value, bool)):
+    if value is None or isinstance(value, UUID | bytes | str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise MalformedData(f"{type(value).__name__} is no message-id")
 

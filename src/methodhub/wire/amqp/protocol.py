@@ -143,7 +143,9 @@ class AmqpServerProtocol:
         if self.state is not State.OPEN:
             return
         if now >= self._heard + 2 * IDLE_TIMEOUT:
-            self._fail(AmqpError(RESOURCE_LIMIT_EXCEEDED, "nothing was heard for twice the idle-time-out"))
+            # Without CLOSE: one SDK answers it with requests, waits for their answers, and stays away.
+            error = AmqpError(RESOURCE_LIMIT_EXCEEDED, "nothing was heard for twice the idle-time-out")
+            self._end(Closed(error, clean=False))
         elif self._heartbeat is not None and now >= self._heartbeat_due:
             assert self._endpoints is not None
             self._endpoints.pull()
