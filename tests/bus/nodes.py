@@ -39,13 +39,14 @@ class Cluster:
         prefix: str = "methodhub",
         open_calls: int = 100_000,
         patience: float = 5.0,
+        hub: str = "",
     ) -> AsyncIterator[NatsBus]:
         clock = clock or SystemClock()
         deadlines = Deadlines(clock.monotonic())
         background = Background(clock, deadlines)
         background.run_clock()
         self.live.add(name)
-        around = Surroundings(clock, deadlines, Metrics(), self.live_nodes, self.next_generation, missed)
+        around = Surroundings(clock, deadlines, Metrics(), self.live_nodes, self.next_generation, missed, hub)
         server = server or self.server
         bus = NatsBus(server if isinstance(server, tuple) else (server,), name, around, prefix, open_calls)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from cryptography import x509
 
 from methodhub.bus.line import LineFailure, Server, servers
 from methodhub.bus.messages import Subjects
+from methodhub.core.identity import Target
 from methodhub.core.ports import Event, PolicyChanged
 from methodhub.wire.nats.protocol import connect, publish
 from tests.bus.nodes import Cluster
-from tests.bus.peers import Caller, D, Device
+from tests.bus.peers import Caller, D, Device, until
 from tests.certificates import authority
 from tests.nats_server import RunningNats
 
@@ -162,3 +164,75 @@ async def test_tls(runner: asyncio.Runner, tmp_path: Path) -> None:
             await start_one(Cluster(nats.server))
     with RunningNats() as plain, pytest.raises(LineFailure, match="has no TLS"):
         await start_one(Cluster(servers(plain.url.replace("nats://", "tls://"), trusting)[0]))
+
+
+# --- servers that take not everything, and hubs that meet by mistake ------------------------------------------------
+
+
+async def test_a_server_that_takes_no_large_messages_is_refused(runner: asyncio.Runner) -> None:
+    with RunningNats(more="max_payload: 128KB") as nats:
+        with pytest.raises(LineFailure, match="max_payload is 131072 bytes; the hub needs 262144"):
+            await start_one(Cluster(nats.server))
+
+
+async def test_a_node_that_may_not_subscribe_does_not_start(runner: asyncio.Runner) -> None:
+    with RunningNats(more="max_subscriptions: 2") as nats:
+        with pytest.raises(LineFailure, match="maximum subscriptions exceeded"):
+            await start_one(Cluster(nats.server))
+
+
+async def test_a_claim_that_nats_refuses_is_no_proof_of_absence(runner: asyncio.Runner) -> None:
+    """[HUB-roll-call] An online device was called offline."""
+    with RunningNats(more="max_subscriptions: 5") as nats:
+        cluster = Cluster(nats.server)
+        async with cluster.node("a") as a, cluster.node("b") as b:
+            device = Device("d1")
+            for number in range(4):
+                await b.claim(Target(f"d{number}"), device.answer, device.lose)
+            assert await Caller(a, "1", Target("d0")).end() == "d1"
+            assert await Caller(a, "2", Target("d3")).end() == "503101"
+            assert (a.is_complete, b.is_complete) == (True, False)
+
+
+async def test_a_node_that_may_not_publish_does_not_start(runner: asyncio.Runner) -> None:
+    with RunningNats() as nats:
+        nats.end()
+        nats.more = (
+            f'authorization {{ users: [ {{ user: "hub", password: "{nats.password}", '
+            'permissions: { publish: { deny: ">" } } } ] }'
+        )
+        nats.start()
+        with pytest.raises(LineFailure, match=r"(?i)permissions violation for publish"):
+            await start_one(Cluster(nats.server))
+
+
+async def test_two_hubs_do_not_meet_on_one_server(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """[HUB-one-hub] Each has its own list of nodes, and a device of the same id."""
+    one, other = Cluster(nats.server), Cluster(nats.server)
+    async with one.node("a", hub="1") as a, one.node("b", hub="1") as b:
+        device = Device("d1")
+        await b.claim(D, device.answer, device.lose)
+        with pytest.raises(LineFailure, match="a hub with another database is on it"):
+            async with other.node("x", hub="2"):
+                pass
+        assert await Caller(a, "1").end() == "d1"
+        async with other.node("x", hub="2", prefix="other"):
+            assert await Caller(a, "2").end() == "d1"
+
+
+async def test_two_hubs_that_meet_later_do_not_use_the_bus(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """[HUB-one-hub]"""
+    one, other = Cluster(nats.server), Cluster(nats.server)
+    async with one.node("a", hub="1") as a, other.node("x", hub="") as x:
+        x._around = replace(x._around, hub="2")
+        x._beat()
+        await until(lambda: not (a.line.is_up or x.line.is_up))
+
+
+async def test_a_node_of_an_earlier_version_is_none_of_another_hub(runner: asyncio.Runner, nats: RunningNats) -> None:
+    """It does not say whose it is."""
+    cluster = Cluster(nats.server)
+    async with cluster.node("a", hub="1") as a, cluster.node("b", hub="") as b:
+        device = Device("d1")
+        await b.claim(D, device.answer, device.lose)
+        assert await Caller(a, "1").end() == "d1"

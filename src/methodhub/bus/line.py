@@ -46,6 +46,9 @@ WRITE_BUFFER = 4 * 1024 * 1024
 """Bytes not yet taken by the server until nothing new is entrusted to the line."""
 WRITE_BUFFER_AT_MOST = 64 * 1024 * 1024
 DEFAULT_PORT = 4222
+LEAST_PAYLOAD = 256 * 1024
+"""Bytes of a message that a server must take: a call with its payload, or the claims of one announcement."""
+REFUSED_SUBSCRIPTION = ("permissions violation for subscription", "maximum subscriptions exceeded")
 
 
 class LineFailure(Exception):
@@ -97,6 +100,10 @@ class LineOwner(Protocol):
 
     def line_ready(self) -> None:
         """`Line.is_ready` has become true again on a connection that stayed."""
+        ...
+
+    def line_refused(self, text: str) -> None:
+        """Not all that was subscribed on this connection is."""
         ...
 
     def received(self, message: Message) -> None:
@@ -160,10 +167,19 @@ class _Socket(asyncio.Protocol):
             elif event is Signal.PING:
                 self.write(PONG)
             elif isinstance(event, Refusal):
-                self.refusal = event.text
-                log.warning("NATS refuses", error=event.text)
+                self._refused(event.text)
             elif isinstance(event, Info) and not self.info.done():
                 self.info.set_result(event)
+
+    def _refused(self, text: str) -> None:
+        """Most refusals end the connection. Without the right to publish it is worth nothing; without that to
+        subscribe it still takes what it may."""
+        self.refusal = text
+        log.warning("NATS refuses", error=text)
+        if text.lower().startswith("permissions violation for publish"):
+            self.abort()
+        elif text.lower().startswith(REFUSED_SUBSCRIPTION):
+            self.line.owner.line_refused(text)
 
     def ping(self, answered: Callable[[], None]) -> None:
         self.pings.append((self.line.clock.monotonic(), answered))
@@ -215,6 +231,7 @@ class Line:
         self._last_turn = clock.monotonic()
         self._running: asyncio.Task[None] | None = None
         self._proofs = 0
+        self._wait = 0.0
 
     @property
     def is_up(self) -> bool:
@@ -244,6 +261,12 @@ class Line:
         current = self._socket
         if current is not None:
             current.write(data)
+
+    def give_up(self, seconds: float) -> None:
+        """Close the connection, and make none for so long."""
+        self._wait = seconds
+        if self._socket is not None:
+            self._socket.abort()
 
     def ping(self, answered: Callable[[], None]) -> None:
         """Call `answered` when the server has read all that was sent before; never if the line is lost first."""
@@ -305,6 +328,7 @@ class Line:
             self._socket = None
             self.is_ready = self.is_trusted = False
             log.warning("the bus is down", error=ended.refusal or "connection lost")
+            self.failure = ended.refusal
             self.owner.line_down()
 
     async def _keep_up(self) -> None:
@@ -327,7 +351,8 @@ class Line:
                 if not current.is_dead:
                     self._begin(current, server)
                 await asyncio.shield(current.ended)
-            await asyncio.sleep(random.uniform(RECONNECT_WAIT / 5, RECONNECT_WAIT))  # noqa: S311 - to spread nodes
+            wait, self._wait = self._wait, 0.0
+            await asyncio.sleep(wait + random.uniform(RECONNECT_WAIT / 5, RECONNECT_WAIT))  # noqa: S311 - to spread nodes
 
     def _begin(self, current: _Socket, server: Server) -> None:
         self._socket = current
@@ -365,6 +390,8 @@ class Line:
             raise LineFailure("the server wants TLS: its URL begins with tls://")
         if not info.headers:
             raise LineFailure("the server is too old: it cannot tell that nobody is subscribed")
+        if info.max_payload < LEAST_PAYLOAD:
+            raise LineFailure(f"its max_payload is {info.max_payload} bytes; the hub needs {LEAST_PAYLOAD} or more")
         answered = asyncio.Event()
         current.write(connect(self._name, server.user, server.password, server.token))
         current.ping(answered.set)

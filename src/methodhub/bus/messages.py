@@ -51,10 +51,12 @@ class Acknowledged(_NodeMessage, frozen=True):
 
 
 class Beat(_NodeMessage, frozen=True):
-    """A sign of life. `epoch` counts connections to NATS; `complete`: every claim has been subscribed in this one."""
+    """A sign of life. `epoch` counts connections to NATS; `complete`: every claim has been subscribed in this one;
+    `hub`: whose node it is, which versions before 0.6.1 do not say."""
 
     epoch: int
     complete: bool
+    hub: str = ""
 
 
 class Goodbye(_NodeMessage, frozen=True):
@@ -73,6 +75,7 @@ class Present(_NodeMessage, frozen=True):
     epoch: int
     complete: bool
     calls: list[int]
+    hub: str = ""
 
 
 class Cancelled(_NodeMessage, frozen=True):

@@ -49,6 +49,13 @@ BEAT_EVERY = 2
 LOOK_EVERY = 4
 """Turns between two looks at the store's list of nodes."""
 _REPLIES, _OWN, _ALL = range(1, 4)
+LOOK_AROUND = 0.25
+"""Seconds in which another hub that is there by mistake makes itself known."""
+STRANGER_WAIT = 5.0
+MAX_STRANGERS = 1_000
+ANOTHER_HUB = (
+    "a hub with another database is on it, and each would take the other's calls; give one of them its own nats_prefix"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,8 @@ class Surroundings:
     live_nodes: Callable[[], Awaitable[set[str]]]
     next_generation: Callable[[], Awaitable[int]]
     missed: Callable[[], None] = lambda: None
+    hub: str = ""
+    """Tells this hub from another one that uses the same NATS by mistake; empty where no other can."""
 
 
 class NatsBus:
@@ -98,6 +107,10 @@ class NatsBus:
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
         self._completed = asyncio.Event()
+        self._refusal = ""
+        """Why not all that was subscribed on this connection is, or why the bus cannot be used at all."""
+        self._strangers: set[str] = set()
+        """Nodes of another hub."""
 
     async def start(self, patience: float = 5.0) -> None:
         """Returns when NATS is reached. Raises LineFailure after `patience` seconds; what `live_nodes` raises."""
@@ -108,9 +121,10 @@ class NatsBus:
             async with asyncio.timeout(patience):
                 await self._completed.wait()
         except TimeoutError:
-            failure = self.line.failure or "it does not answer"
+            self._refusal = self._refusal or self.line.failure or "it does not answer"
+        if self._refusal:
             await self.stop()
-            raise LineFailure(failure) from None
+            raise LineFailure(self._refusal)
 
     async def stop(self) -> None:
         """Give up the claims, say goodbye and close. What is open ends as if the line were lost."""
@@ -175,6 +189,7 @@ class NatsBus:
     def line_up(self) -> None:
         self.epoch += 1
         self.is_complete = False
+        self._refusal = ""
         self.roster.state += 1
         subjects, epoch = self._subjects, self.epoch
         self.line.send(
@@ -189,13 +204,21 @@ class NatsBus:
         )
         self._beat()
         self.claims.announce_all()
-        self.line.ping(lambda: self._complete(epoch))
+        self.line.ping(lambda: self._subscribed(epoch))
         if epoch > 1:
             self._missed()
         self.calls.ask_again()
 
+    def _subscribed(self, epoch: int) -> None:
+        """The server has read everything; a first time it is asked who else is there."""
+        if self._around.hub and epoch == 1:
+            self._post.to_all(RollCalled(self.node, 0, False))
+            asyncio.get_running_loop().call_later(LOOK_AROUND, self._complete, epoch)
+        else:
+            self._complete(epoch)
+
     def _complete(self, epoch: int) -> None:
-        if epoch == self.epoch:
+        if epoch == self.epoch and not self._refusal:
             self.is_complete = True
             self._completed.set()
             self._beat()
@@ -205,6 +228,16 @@ class NatsBus:
     def line_down(self) -> None:
         self.is_complete = False
         self.calls.line_down()
+
+    def line_refused(self, text: str) -> None:
+        """[HUB-roll-call] What nobody is told here may be claimed here all the same: others must not conclude that it
+        is not."""
+        self._refusal = text
+        self.is_complete = False
+        if self._completed.is_set():
+            self._beat()
+        else:
+            self._completed.set()
 
     def line_ready(self) -> None:
         self.calls.ask_again()
@@ -225,6 +258,10 @@ class NatsBus:
     # Other nodes
 
     def _hear(self, message: NodeMessage) -> None:
+        if isinstance(message, Beat | Present) and self._is_strange(message):
+            return
+        if message.node in self._strangers and not isinstance(message, RollCalled):
+            return
         if isinstance(message, Happened):
             self._tell(event_of(message))
         elif isinstance(message, Announced):
@@ -236,7 +273,7 @@ class NatsBus:
         elif isinstance(message, RollCalled):
             self.claims.announce_now()  # whoever hears that this node is present has heard of its claims
             calls = self.taken.numbers(message.node) if message.wants_calls else []
-            present = Present(self.node, message.number, self.epoch, self.is_complete, calls)
+            present = Present(self.node, message.number, self.epoch, self.is_complete, calls, self._around.hub)
             self._post.to(message.node, present)
         elif isinstance(message, Present):
             self._alive(message)
@@ -245,6 +282,22 @@ class NatsBus:
             self.taken.cancel(message.node, message.number)
         elif self.roster.said_goodbye(message.node):
             self._gone(message.node)
+
+    def _is_strange(self, message: Beat | Present) -> bool:
+        """[HUB-one-hub] A call would reach another hub's device of the same id. The hub that came later does not start;
+        if both are up already, neither uses the bus."""
+        if not self._around.hub or message.hub in {"", self._around.hub}:
+            return False
+        if len(self._strangers) < MAX_STRANGERS:
+            self._strangers.add(message.node)
+        if message.complete:
+            log.error("the bus cannot be used", error=ANOTHER_HUB)
+            if self._completed.is_set():
+                self.line.give_up(STRANGER_WAIT)
+            else:
+                self._refusal = ANOTHER_HUB
+                self._completed.set()
+        return True
 
     def _alive(self, message: Beat | Present) -> None:
         now = self._around.clock.monotonic()
@@ -256,7 +309,7 @@ class NatsBus:
         if sign is Sign.COMPLETED:
             self.calls.ask_again()
             return
-        self._post.to(message.node, Beat(self.node, self.epoch, self.is_complete))  # it may not know us, either
+        self._post.to(message.node, self._sign())  # it may not know us, either
         if sign is Sign.RECONNECTED:  # what it published meanwhile, and what it was sent, is lost
             self._missed()
             self.calls.doubt()
@@ -276,8 +329,11 @@ class NatsBus:
         except Exception:
             log.exception("what was missed could not be made good")
 
+    def _sign(self) -> Beat:
+        return Beat(self.node, self.epoch, self.is_complete, self._around.hub)
+
     def _beat(self) -> None:
-        self._post.to_all(Beat(self.node, self.epoch, self.is_complete))
+        self._post.to_all(self._sign())
 
     # Time
 

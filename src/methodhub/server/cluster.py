@@ -32,9 +32,10 @@ def nats_bus(
     deadlines: Deadlines,
     metrics: Metrics,
     missed: Callable[[], None],
+    hub: str,
 ) -> NatsBus:
     """Not yet started. Raises StartError."""
-    around = Surroundings(clock, deadlines, metrics, node.live_nodes, hub_store.next_generation, missed)
+    around = Surroundings(clock, deadlines, metrics, node.live_nodes, hub_store.next_generation, missed, hub)
     try:
         found = servers(url, tls_context(settings))
     except ValueError as error:
@@ -47,9 +48,7 @@ async def start_bus(bus: NatsBus) -> None:
     try:
         await bus.start()
     except (LineFailure, OSError, StoreUnavailable) as error:
-        raise StartError(
-            f"NATS cannot be reached: {error}. Check nats_url, its user and password, and nats_ca."
-        ) from None
+        raise StartError(f"NATS cannot be used: {error}. Check nats_url, its user and password, and nats_ca.") from None
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_network
 from math import ceil
+from secrets import token_bytes
 
 import structlog
 
@@ -36,6 +37,7 @@ from methodhub.server.jobs import build_scheduler
 from methodhub.server.limits import KEY_CHECK_INTERVAL
 from methodhub.server.truth import RECHECK_INTERVAL
 from methodhub.server.workers import MetricsOfWorkers, socket_name
+from methodhub.store.transfer.tables import BUS
 
 log = structlog.get_logger()
 
@@ -151,6 +153,8 @@ class Hub(Domain):
             self.deadlines,
             self.metrics,
             lambda: self.truth.missed(),  # noqa: PLW0108 - it is not there yet
+            # Workers on a NATS of their own meet nobody else.
+            "" if self.settings.nats_url is None else (await self.hub_store.secret(BUS, token_bytes(16))).hex(),
         )
         return self._nats
 

@@ -17,12 +17,18 @@ from starlette.types import ASGIApp
 from methodhub.api.app import administrator_app, build_app
 from methodhub.config import Settings, load
 from methodhub.process import DataDirectory, ReadyFacts, Worker, calm_the_collector, raise_file_limit
+from methodhub.server.background import first_of
 from methodhub.server.certificates import prepare_authority
 from methodhub.server.domain import Domain
 from methodhub.server.hub import Hub
 from methodhub.server.workers import run_workers, this_worker
 
 log = structlog.get_logger()
+
+SAME_MOMENT = 0.2
+"""Seconds within which two signals to a worker are one: systemd tells it, and its parent does."""
+AT_ONCE = 2.0
+"""Seconds after a second signal until the process ends, whatever hangs."""
 
 
 def serve(settings: Settings, on_ready: Callable[[ReadyFacts], None]) -> int:
@@ -42,8 +48,16 @@ async def _serve(settings: Settings, on_ready: Callable[[ReadyFacts], None], wor
     loop = asyncio.get_running_loop()
     stop, at_once = asyncio.Event(), asyncio.Event()
 
+    told = 0.0
+
     def on_signal() -> None:
-        (at_once if stop.is_set() else stop).set()
+        nonlocal told
+        if not stop.is_set():
+            stop.set()
+            told = loop.time()
+        elif not at_once.is_set() and (worker is None or loop.time() - told > SAME_MOMENT):
+            at_once.set()
+            loop.call_later(AT_ONCE, os._exit, 1)  # whatever hangs then is let go as a kill would
 
     def on_input() -> None:
         """Whoever started this worker says nothing: this is its end, even if it was killed."""
@@ -58,7 +72,15 @@ async def _serve(settings: Settings, on_ready: Callable[[ReadyFacts], None], wor
         os.set_blocking(sys.stdin.fileno(), False)
         loop.add_reader(sys.stdin.fileno(), on_input)
     hub = Hub(settings, worker=worker)
-    facts = await hub.start()
+    starting = loop.create_task(hub.start())
+    await first_of(asyncio.shield(starting), stop.wait())
+    if not starting.done():
+        log.info("stopping before it was ready")
+        starting.cancel()
+    try:
+        facts = await starting
+    except asyncio.CancelledError:
+        return 0
     calm_the_collector()
     on_ready(facts)
     sys.stdout.flush()

@@ -18,7 +18,10 @@ from methodhub.bus.line import LineFailure
 from methodhub.bus.server import OwnServer
 from methodhub.config import SOCKET_NAME, Settings
 from methodhub.metrics import Metrics, OfWorkers
+from methodhub.net.listener import BindError, check_free
+from methodhub.net.listeners import HTTPS_PORT
 from methodhub.process import ReadyFacts, StartError, Worker, on_socket
+from methodhub.server.background import first_of
 from methodhub.server.domain import Domain
 
 log = structlog.get_logger()
@@ -81,6 +84,7 @@ class Workers:
 
     async def start(self) -> ReadyFacts:
         """Returns when all of them are ready. Raises StartError."""
+        self._check_ports()
         await self._prepare()
         url = self._settings.nats_url
         if url is None:
@@ -93,6 +97,19 @@ class Workers:
         facts = await self._launch(0, url)  # which makes the certificates, if there are none
         await asyncio.gather(*(self._launch(number, url) for number in range(1, self._settings.workers)))
         return facts_of(facts)
+
+    def _check_ports(self) -> None:
+        settings = self._settings
+        ports = {
+            "https": HTTPS_PORT if settings.https_port is None else settings.https_port,
+            "mqtt": settings.mqtt_port,
+            "amqp": settings.amqp_port,
+        }
+        for name, port in ports.items():
+            try:
+                check_free(name, settings.bind, port)
+            except BindError as error:
+                raise StartError(str(error)) from error
 
     def _launch(self, number: int, url: str) -> asyncio.Future[dict[str, Any]]:
         ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -114,13 +131,15 @@ class Workers:
     async def _keep(self, number: int, url: str, ready: asyncio.Future[dict[str, Any]]) -> None:
         """Run one worker, and another one in its place when it ends."""
         while not self._stopping:
-            process = await asyncio.create_subprocess_exec(
-                *self._arguments,
-                env=os.environ | worker_environment(self._settings) | {WORKER: f"{number} {url}"},
-                stdin=asyncio.subprocess.PIPE,  # its end tells a worker that this process is no more
-                stdout=asyncio.subprocess.PIPE,
-                start_new_session=True,  # a terminal's interrupt is for this process, which tells them in turn
-            )
+            try:
+                process = await self._begin(number, url)
+            except OSError as error:
+                if not ready.done():
+                    ready.set_exception(StartError(f"Worker {number} cannot be started: {error}."))
+                    return
+                log.error("a worker cannot be started; trying again", worker=number, error=str(error))
+                await asyncio.sleep(RESTART_WAIT)
+                continue
             self._processes[number] = process
             self._tell_if_stopping(process)  # the others were told while this one was not there yet
             assert process.stdout is not None
@@ -136,6 +155,15 @@ class Workers:
             if not self._stopping:
                 log.error("a worker ended; another one takes its place", worker=number, code=code)
                 await asyncio.sleep(RESTART_WAIT)
+
+    async def _begin(self, number: int, url: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *self._arguments,
+            env=os.environ | worker_environment(self._settings) | {WORKER: f"{number} {url}"},
+            stdin=asyncio.subprocess.PIPE,  # its end tells a worker that this process is no more
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a terminal's interrupt is for this process, which tells them in turn
+        )
 
     async def stop(self, at_once: asyncio.Event) -> int:
         """Tell them to stop, and again when told so. The exit code."""
@@ -202,10 +230,15 @@ async def run_workers(
 ) -> int:
     """Raises StartError."""
     workers = Workers(settings, worker_arguments(sys.argv[1:]))
+    starting = asyncio.get_running_loop().create_task(workers.start())
     try:
-        on_ready(await workers.start())
-        sys.stdout.flush()
-        await stop.wait()
+        await first_of(asyncio.shield(starting), stop.wait())
+        if starting.done():
+            on_ready(starting.result())
+            sys.stdout.flush()
+            await stop.wait()
     finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
         code = await workers.stop(at_once)
     return code

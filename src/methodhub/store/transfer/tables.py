@@ -33,9 +33,11 @@ TABLES = (identities, twins, device_sessions, policies, certificate_authorities,
 """What makes a hub, each behind the tables that it refers to. Nodes stay: they are those of the other place, and so a
 device job that one of them has leased is for the next node to settle, as after a crash."""
 
+BUS = "bus"
+"""The secret that tells a hub from others on its NATS, also from the one that it was copied from."""
 AUTHORITY = "authority"
 """The secret that travels in the header: to a hub without nodes it is a pair of files."""
-EXPORTED: dict[Table, Any] = {secrets: secrets.c.name != AUTHORITY}
+EXPORTED: dict[Table, Any] = {secrets: secrets.c.name.not_in((AUTHORITY, BUS))}
 
 BATCH = 500
 
