@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
@@ -361,6 +363,27 @@ def test_a_job_calls_the_devices_of_all_nodes_once(pair: Pair, name: str) -> Non
         outcomes = back_end.devices(f"job-{name}")
     assert {each["outcome"]["deviceMethodResponse"]["payload"] for each in outcomes.values()} == {7}
     assert [len(device.seen) for device in devices] == [1] * 20
+
+
+def test_a_node_whose_clock_is_wrong_decides_nothing_about_jobs(
+    pair: Pair, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[HUB-common-clock] It began the job two hours early, and ended it since its time was over."""
+    hub = pair.b.hub
+    monkeypatch.setattr(hub.clock, "wall", lambda: time.time() + 7_200)
+    pair.b.run(hub.node.renew())
+    assert hub.common_clock.skew == pytest.approx(-7_200, abs=5)
+    start = datetime.fromtimestamp(time.time() + 1_800, UTC).isoformat()
+    job = {"jobId": name, "type": "scheduleDeviceMethod", "startTime": start, "maxExecutionTimeInSeconds": 600}
+    job |= {"queryCondition": f"deviceId = '{name}'", "cloudToDeviceMethod": {"methodName": "m"}}
+    with pair.a.admin() as admin:
+        admin.put(f"/jobs/v2/{name}", json=job).raise_for_status()
+        assert hub.scheduler is not None
+        pair.b.run(hub.scheduler._look_once())
+        assert admin.get(f"/jobs/v2/{name}").json()["status"] == "scheduled"
+        admin.post(f"/jobs/v2/{name}/cancel")
+    monkeypatch.undo()
+    pair.b.run(hub.node.renew())
 
 
 def test_nodes_share_the_places_of_a_job(pair: Pair) -> None:

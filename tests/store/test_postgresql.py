@@ -17,6 +17,7 @@ from sqlalchemy import Connection, select, text
 from methodhub.core.identity import Authentication, Identity, Target
 from methodhub.core.ports import StoreUnavailable
 from methodhub.store.database import Database, open_database
+from methodhub.store.engines.postgresql import first_that_answers, hosts_of
 from methodhub.store.identities import SqlIdentityStore
 from methodhub.store.schema import StoreError
 from methodhub.store.tables import SCHEMA_VERSION, schema_version
@@ -179,6 +180,57 @@ def test_a_connection_that_is_ended_under_its_statement_is_no_answer(postgresql:
         assert await SqlIdentityStore(database).insert(device("d"))
 
     run(postgresql(), work)
+
+
+@pytest.mark.parametrize("sqlstate", ["25P03", "25P04", "25006"])
+def test_a_connection_that_the_server_gave_up_is_away_and_not_used_again(
+    postgresql: Callable[[], str], sqlstate: str
+) -> None:
+    async def work(database: Database) -> None:
+        raising = f"DO $$ BEGIN RAISE EXCEPTION USING errcode = '{sqlstate}'; END $$"
+        own = "SELECT pg_backend_pid()"
+        before = await database.write(lambda connection: connection.execute(text(own)).scalar_one())
+        with pytest.raises(StoreUnavailable):
+            await database.write(lambda connection: connection.execute(text(raising)))
+        assert await database.write(lambda connection: connection.execute(text(own)).scalar_one()) != before
+
+    run(postgresql(), work)
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql://h/db", ["postgresql://h/db"]),
+        (
+            "postgres://u:p%2C@one,two:5433/db?a=1,2",
+            ["postgres://u:p%2C@one/db?a=1,2", "postgres://u:p%2C@two:5433/db?a=1,2"],
+        ),
+        ("postgresql://[::1]:1,b", ["postgresql://[::1]:1", "postgresql://b"]),
+        ("postgresql:///db?host=/run/pg", ["postgresql:///db?host=/run/pg"]),
+    ],
+)
+def test_a_url_may_name_several_hosts(url: str, hosts: list[str]) -> None:
+    assert hosts_of(url) == hosts
+
+
+def test_of_several_hosts_the_last_good_one_is_asked_first() -> None:
+    """[HUB-database-hosts]"""
+    hosts = ["a", "b", "c"]
+    asked: list[str] = []
+
+    async def connect(host: str) -> str:
+        asked.append(host)
+        if host != good:
+            raise TimeoutError(host)
+        return host
+
+    for good, order in (("b", "ab"), ("b", "b"), ("c", "bac")):
+        asked.clear()
+        assert asyncio.run(first_that_answers(hosts, connect)) == good
+        assert "".join(asked) == order
+    good = "nobody"
+    with pytest.raises(TimeoutError, match="a"):
+        asyncio.run(first_that_answers(hosts, connect))
 
 
 def test_who_waits_too_long_for_a_lock_is_told_so(postgresql: Callable[[], str]) -> None:

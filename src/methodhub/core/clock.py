@@ -19,3 +19,17 @@ class Clock(Protocol):
 class SystemClock:
     monotonic = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
+
+
+class CommonClock:
+    """What several nodes agree on: `skew` is what is added to this node's own time."""
+
+    def __init__(self, own: Clock) -> None:
+        self.own = own
+        self.skew = 0.0
+
+    def monotonic(self) -> float:
+        return self.own.monotonic()
+
+    def wall(self) -> float:
+        return self.own.wall() + self.skew

@@ -10,7 +10,7 @@ from methodhub.bus.local import LocalBus
 from methodhub.config import Settings
 from methodhub.core.access import Policies, default_policies
 from methodhub.core.certificates.authorities import CertificateAuthorities
-from methodhub.core.clock import Clock, SystemClock
+from methodhub.core.clock import Clock, CommonClock, SystemClock
 from methodhub.core.connections import Attachment, ConnectionTable, DeviceLimits
 from methodhub.core.deadlines import Deadlines
 from methodhub.core.jobs.jobs import Jobs
@@ -46,6 +46,8 @@ class Domain:
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
+        self.common_clock = CommonClock(self.clock)
+        """Of all nodes; of one alone it is its own."""
         self.metrics = Metrics()
         self.deadlines = Deadlines(self.clock.monotonic())
         self.background = Background(self.clock, self.deadlines)
@@ -80,7 +82,7 @@ class Domain:
         self.answers = Answers(SqlQueries(database), self.continuations)
         self.jobs = Jobs(
             self.job_store,
-            self.clock,
+            self.common_clock,
             self.answers.targets,
             self.answers.count,
             running_jobs=job_limits(settings).running_jobs,

@@ -138,7 +138,10 @@ class Hub(Domain):
         return self._ready_facts()
 
     async def open_bus(self) -> Bus:
-        self.node = Node(self.job_store, self.clock, CLUSTER_BEAT if self.is_shared else BEAT)
+        if self.is_shared:
+            self.node = Node(self.job_store, self.clock, CLUSTER_BEAT, self.common_clock)
+        else:
+            self.node = Node(self.job_store, self.clock, BEAT)
         # Only a database server, or workers, can have other nodes on it: a file belongs to whoever holds its lock.
         await self.node.enroll(alone=self.settings.database_url is None and self._worker is None)
         self._is_enrolled = True

@@ -41,7 +41,7 @@ def build_scheduler(domain: Domain, methods: Methods, node: Node) -> Scheduler:
     scheduler = Scheduler(
         domain.job_store,
         job_work(domain.answers, methods, domain.twins, domain.rules, is_absent),
-        domain.clock,
+        domain.common_clock,
         domain.deadlines,
         job_limits(domain.settings),
         domain.metrics,

@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from methodhub.core.calls import MethodResult
+from methodhub.core.clock import CommonClock
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Target
 from methodhub.core.jobs.model import DeviceJobStatus, JobStatus, JobType, Progress, Retry, Rollout
-from methodhub.core.jobs.node import LIFE
+from methodhub.core.jobs.node import LIFE, Node
 from methodhub.core.jobs.scheduler import SWEEP
 from tests.core.jobs.world import DONE, World
 
@@ -267,6 +268,35 @@ def test_a_device_that_is_due_while_the_node_makes_sure_of_itself_is_called() ->
 
         world.run(the_node_is_unsure())
         assert world.ended().succeeded_count == 1
+
+
+def test_outcomes_are_written_again_whatever_went_wrong() -> None:
+    """A device of a job without an outcome would run for ever."""
+    with World(3) as world:
+        world.store.breaks = [RuntimeError("nobody expected this")]
+        world.create()
+        world.until(lambda progress: not world.store.breaks)
+        assert world.until(lambda progress: progress.status.has_ended, pace=0.1).succeeded_count == 3
+
+
+def test_a_node_goes_by_the_clock_of_the_database() -> None:
+    """[HUB-common-clock]"""
+    with World(0) as world:
+        common = CommonClock(world.clock)
+        node = Node(world.store, world.clock, 1.0, common)
+        taken = [0.0]
+
+        async def clock() -> float:
+            world.clock.advance(taken.pop(0))
+            return 1_700_000_000.0
+
+        world.store.clock = clock  # type: ignore[method-assign]
+        world.run(node.enroll(alone=False))
+        assert common.wall() == pytest.approx(1_700_000_000.0)
+        assert common.monotonic() == world.clock.monotonic()
+        taken += [5.0]  # an answer that took so long says little
+        world.run(node.renew())
+        assert common.wall() == pytest.approx(1_700_000_005.0)
 
 
 def test_a_job_aborts_when_too_many_fail() -> None:

@@ -48,8 +48,12 @@ class FlakyStore(SqlJobStore):
             self.asked()
         return {target: target.device_id != "disabled" for target in targets if target.device_id != "gone"}
 
+    breaks: list[Exception]
+
     async def record(self, *given: Any) -> dict[str, Progress]:
         self.check()
+        if self.breaks:
+            raise self.breaks.pop()
         return await super().record(*given)
 
     async def lease(self, *given: Any) -> Any:
@@ -79,6 +83,7 @@ class World:
         self.limits = JobLimits(**limits)
         self.database = self.run(open_database(None))
         self.store = FlakyStore(self.database)
+        self.store.breaks = []
         self.jobs = Jobs(self.store, self.clock, self._select, self._count, running_jobs=self.limits.running_jobs)
         self.schedulers: list[Scheduler] = []
         self.scheduler = self.new_scheduler()

@@ -40,10 +40,13 @@ class Patience:
                 return await work()
             except StoreUnavailable as error:
                 log.warning("jobs wait for the store", error=str(error), seconds=pause)
-            over = asyncio.Event()
-            self._deadlines.call_at(self._clock.monotonic() + pause, over.set)
-            await over.wait()
+            await self.pause(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def pause(self, seconds: float) -> None:
+        over = asyncio.Event()
+        self._deadlines.call_at(self._clock.monotonic() + seconds, over.set)
+        await over.wait()
 
 
 class Recorder:
@@ -91,7 +94,12 @@ class Recorder:
             for start in range(0, len(reports), 2 * BATCH):
                 some = reports[start : start + 2 * BATCH]
                 write = partial(self._store.record, node_id, some, self._clock.wall())
-                self._recorded(some, await self._patience.persist(write))
+                try:
+                    self._recorded(some, await self._patience.persist(write))
+                except Exception:  # whatever it is: without an outcome a device of a job would run for ever
+                    log.exception("outcomes of jobs were not written; trying again", devices=len(some))
+                    self._reports.setdefault(node_id, []).extend(some)
+                    await self._patience.pause(LONGEST_PAUSE)
 
     async def drain(self) -> None:
         """Return when everything is written."""

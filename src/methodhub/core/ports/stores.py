@@ -285,6 +285,10 @@ class JobStore(Protocol):
         """A node lives for so many seconds. `alone`: every other one is dead, as its caller knows."""
         ...
 
+    async def clock(self) -> float:
+        """Seconds since 1970, UTC, by the database's clock."""
+        ...
+
     async def renew(self, node_id: str, seconds: float) -> bool:
         """It lives for so many seconds from now. False if it was taken for dead: its leases are no longer its own."""
         ...

@@ -108,7 +108,13 @@ class Lane:
         if self._closed:
             raise StoreError("The database is closed.")
         async with self._open() as connection:
-            return await connection.run_sync(work)
+            try:
+                return await connection.run_sync(work)
+            except DBAPIError as error:
+                # What is away may come back as another server, or as a primary: this connection would not know.
+                if self._dialect.name == "postgresql" and self._dialect.judge(error) is Fault.AWAY:
+                    await connection.invalidate()
+                raise
 
     async def close(self) -> None:
         for _ in range(self._connections):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import ARRAY, Connection, Double, FromClause, Text, bindparam, event, func, literal_column, text
 from sqlalchemy import cast as sql_cast
@@ -17,11 +17,15 @@ from methodhub.core.identity import Target
 from methodhub.store.engines.lanes import Dialect, Fault, Lane, Lanes, text_of
 from methodhub.store.schema import StoreError, migrate, prepare
 
+T = TypeVar("T")
+
 WRITERS = 8
 READERS = 8
 QUERIES = 2
 
 CONNECT_TIMEOUT = 10.0
+HOST_TIMEOUT = 2.0
+"""Seconds for each host of several."""
 STATEMENT_TIMEOUT = 30.0
 LOCK_TIMEOUT = 10.0
 """Seconds, kept by the server."""
@@ -33,9 +37,9 @@ MIGRATION_LOCK = 0x6D686875625F6462
 """The key of the advisory lock under which one of several starting nodes makes the schema."""
 
 TO_RETRY = {"40001", "40P01"}
-AWAY = ("08", "25006", "28", "3D", "40", "53", "55P03", "57", "58")
-"""SQLSTATEs, or classes of them: connection lost, a standby, refused, rolled back, out of resources, locked, stopping,
-broken disk."""
+AWAY = ("08", "25006", "25P", "28", "3D", "40", "53", "55P03", "57", "58")
+"""SQLSTATEs, or classes of them: connection lost, a standby, idle for too long, refused, rolled back, out of resources,
+locked, stopping, broken disk."""
 CUT = "57014"
 
 
@@ -90,13 +94,19 @@ def pool(url: str, connections: int, *, patient: bool = False, **options: Any) -
     if not patient:
         server_settings |= {name: f"{seconds * 1000:.0f}" for name, seconds in limits.items()}
 
-    async def connect() -> asyncpg.Connection:
+    hosts = hosts_of(url)
+    timeout = CONNECT_TIMEOUT if len(hosts) == 1 else HOST_TIMEOUT
+
+    async def connect_to(host: str) -> asyncpg.Connection:
         return await asyncpg.connect(
-            url,
-            timeout=CONNECT_TIMEOUT,
+            host,
+            timeout=timeout,
             command_timeout=None if patient else SILENCE_TIMEOUT,
             server_settings=server_settings,
         )
+
+    async def connect() -> asyncpg.Connection:
+        return await first_that_answers(hosts, connect_to)
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -115,6 +125,29 @@ def pool(url: str, connections: int, *, patient: bool = False, **options: Any) -
             raise DisconnectionError
 
     return engine
+
+
+def hosts_of(url: str) -> list[str]:
+    """A URL for each host of one that names several, `postgresql://user@one,two:5433/db`."""
+    scheme, separator, rest = url.partition("://")
+    end = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
+    credentials, at, hosts = rest[:end].rpartition("@")
+    return [f"{scheme}{separator}{credentials}{at}{host}{rest[end:]}" for host in hosts.split(",")]
+
+
+async def first_that_answers(hosts: list[str], connect: Callable[[str], Awaitable[T]]) -> T:
+    """[HUB-database-hosts] One after another, the last good one first: the driver would spend all of its time on one that
+    is switched off. Raises what the last one did."""
+    for host in list(hosts):
+        try:
+            connection = await connect(host)
+        except Exception as error:  # noqa: BLE001 - a standby is an error of its own
+            failure = error
+            continue
+        hosts.remove(host)
+        hosts.insert(0, host)
+        return connection
+    raise failure
 
 
 def judge(error: Exception) -> Fault | None:

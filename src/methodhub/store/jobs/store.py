@@ -99,6 +99,7 @@ class SqlJobStore(DeviceRows):
         self._live_nodes = select(nodes.c.node_id).where(
             nodes.c.alive_until > database.now + bindparam("left", type_=Double)
         )
+        self._clock = select(database.now)
         self._bury = delete(nodes).where(nodes.c.alive_until < database.now)
 
     # --- jobs ----------------------------------------------------------------------------------------------------
@@ -190,6 +191,9 @@ class SqlJobStore(DeviceRows):
             connection.execute(self._enroll, {"node": node_id, "seconds": seconds})
 
         await self._database.write(work)
+
+    async def clock(self) -> float:
+        return float((await self._database.rows(self._clock, {}))[0][0])
 
     async def renew(self, node_id: str, seconds: float) -> bool:
         return await self._database.execute(self._renew, {"node": node_id, "seconds": seconds}) == 1
