@@ -136,8 +136,8 @@ def hosts_of(url: str) -> list[str]:
 
 
 async def first_that_answers(hosts: list[str], connect: Callable[[str], Awaitable[T]]) -> T:
-    """[HUB-database-hosts] One after another, the last good one first: the driver would spend all of its time on one that
-    is switched off. Raises what the last one did."""
+    """[HUB-database-hosts] One after another, the last good one first: the driver would spend all of its time on one
+    that is switched off. Raises what the last one did."""
     for host in list(hosts):
         try:
             connection = await connect(host)
