@@ -142,7 +142,14 @@ class MemoryIdentityStore:
                     family[module_id] = replace(identity, connected=False, connection_updated_time=now)
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
-        return [await self._apply(change) for change in changes]
+        outcomes = []
+        refused: set[Target] = set()
+        for change in changes:
+            done = not (isinstance(change, ReplaceTwin) and change.twin.target in refused) and await self._apply(change)
+            if isinstance(change, ReplaceIdentity):
+                (refused.discard if done else refused.add)(change.identity.target)
+            outcomes.append(done)
+        return outcomes
 
     async def _apply(self, change: Change) -> bool:
         match change:

@@ -47,6 +47,9 @@ async def test_each_change_is_judged_by_what_the_ones_before_it_left(identities:
         (ReplaceTwin(tagged(a, 3, 3), 2), True),
         (ReplaceTwin(tagged(a, 4, 4), 2), False),
         (ReplaceTwin(tagged(a, 5, 4), 3), True),
+        (ReplaceIdentity(device("a", "e6"), "e1"), False),
+        (ReplaceTwin(tagged(a, 6, 5), 4), False),  # with its identity, or not at all
+        (ReplaceIdentity(device("a", "e4"), "e4"), True),
         (ReplaceTwin(tagged(b, 6), FRESH_VERSION), False),
         (InsertIdentity(device("b")), True),
         (ReplaceTwin(tagged(b, 7), FRESH_VERSION), True),

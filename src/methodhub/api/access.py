@@ -27,13 +27,14 @@ def check_tier(services: ApiServices, action: Action) -> None:
         )
 
 
-def demand(request: Request, action: Action) -> ApiServices:
-    """The services, for a caller that may do this at this path and names an api-version. Raises 401002, 400001,
-    403010."""
+def demand(request: Request, action: Action, path: tuple[str, ...] | None = None) -> ApiServices:
+    """The services, for a caller that may do this at this path and names an api-version. `path`: where it is done, if
+    the request's own says it wrongly: a device may be named as a route is. Raises 401002, 400001, 403010."""
     refusal = getattr(request.state, "refusal", None)
     if refusal is not None:
         raise refusal
-    path = tuple(part for part in request.scope["path"].split("/") if part)
+    if path is None:
+        path = tuple(part for part in request.scope["path"].split("/") if part)
     authorize(request.state.principal, action, path)
     if request.state.principal is not ADMINISTRATOR:
         check_api_version(query_value(request.scope["query_string"], b"api-version"))

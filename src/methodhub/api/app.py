@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
 from methodhub.api.access import services_of
@@ -89,13 +89,22 @@ class ResponseHeaders:
         scope.setdefault("state", {})["request_id"] = request_id.decode()
         echoed = [(name, value) for name, value in scope["headers"] if name in ECHO_HEADERS and is_echoed(value)]
 
+        answered = False
+
         async def send_with_headers(message: Any) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
                 date = (b"date", http_date(self._services.clock.wall()))
                 message["headers"] = [*message["headers"], date, (b"x-ms-request-id", request_id), *echoed]
+            elif not message.get("more_body", False):
+                answered = True
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            if not answered:  # else it was told and logged (`on_unexpected`), and the connection is good
+                raise
 
 
 async def on_hub_error(request: Request, error: Exception) -> Response:
@@ -118,10 +127,14 @@ async def on_routing_error(request: Request, error: Exception) -> Response:
     else:
         code = ErrorCode.GenericNotFound
         message = f"No HTTP resource was found that matches the path '{request.url.path}'."
+    headers = {"iothub-errorcode": code.name, **(error.headers or {})}
+    if "Allow" in headers:  # of the first route of this path; others have other verbs
+        found = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+        headers["Allow"] = ", ".join(sorted(set().union(*(route.methods or () for route in found))))
     return Response(
         error_body_routing(message),
         code.http_status,
-        headers={"iothub-errorcode": code.name, **(error.headers or {})},
+        headers=headers,
         media_type=JSON_TYPE,
     )
 

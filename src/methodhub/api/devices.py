@@ -18,6 +18,7 @@ from methodhub.core.access import Action
 from methodhub.core.errors import ErrorCode, HubError
 from methodhub.core.identity import Identity, Target
 from methodhub.iothub.identities import identity_json, parse_identity
+from methodhub.iothub.rest import query_value
 
 MAX_LIST = 1_000
 _TOP = re.compile(r"[0-9]{1,4}")
@@ -77,7 +78,7 @@ async def delete(request: Request) -> Response:
 
 async def list_devices(request: Request) -> Response:
     services = demand(request, Action.DEVICES_READ)
-    top = parse_top(request.query_params.get("top"))
+    top = parse_top(query_value(request.scope["query_string"], b"top"))
     found = await services.registry.page_devices("", top)
     return json_response([identity_json(services.presence.overlay(each)) for each in found])
 

@@ -28,7 +28,7 @@ from methodhub.net.websocket import Factory, WebSocketStream, answer_handshake
 
 log = structlog.get_logger()
 
-RAW_BYTES_FACTOR = 4
+RAW_BYTES_FACTOR = 8
 """A chunked body may take this many times its limit on the wire, framing included."""
 
 OVERRIDES = {b"GET", b"PUT", b"PATCH", b"DELETE"}
@@ -146,8 +146,8 @@ class HttpConnection(HttpToolsProtocol):
         limits = self.services.limits
         if self._in_head and self._raw_bytes > limits.head:
             self._reject(b"431 Request Header Fields Too Large", f"The head has more than {limits.head} bytes.")
-        elif self._raw_bytes > limits.body * RAW_BYTES_FACTOR + limits.head:
-            self._reject(b"413 Content Too Large", f"The body has more than {limits.body} bytes.")
+        elif self._raw_bytes > (most := limits.body * RAW_BYTES_FACTOR + limits.head):
+            self._reject(b"413 Content Too Large", f"The request has more than {most} bytes.")
         else:
             return False
         return True
@@ -243,6 +243,8 @@ class HttpConnection(HttpToolsProtocol):
         self._in_head = False
         self._fields = fields = dict(self.headers)
         is_old = self.parser.get_http_version() == "1.0"
+        if not is_old and len({value for name, value in self.headers if name == b"host"}) != 1:
+            raise ValueError("a request names one Host")
         self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue" and not is_old
         method = self.parser.get_method()
         if method == b"POST":  # [HUB-override] before anything is decided by the verb

@@ -37,8 +37,15 @@ class Changes:
 
     def apply(self, connection: Connection, changes: Sequence[Change]) -> list[bool]:
         outcomes: list[bool] = []
+        refused: set[Target] = set()
         for run in runs(changes):
-            outcomes += self._steps[type(run[0])](connection, run)
+            able = [change for change in run if not (isinstance(change, ReplaceTwin) and target_of(change) in refused)]
+            done = iter(self._steps[type(run[0])](connection, able) if able else ())
+            for change in run:
+                held = next(done) if change in able else False
+                if isinstance(change, ReplaceIdentity):
+                    (refused.discard if held else refused.add)(target_of(change))
+                outcomes.append(held)
         return outcomes
 
     def _inserts(self, connection: Connection, run: list[InsertIdentity]) -> list[bool]:

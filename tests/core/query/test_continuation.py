@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import secrets
 
 import pytest
 from hypothesis import given
@@ -58,4 +59,9 @@ def test_what_is_no_token_is_refused(token: str) -> None:
 
 
 def test_a_token_has_its_length() -> None:
-    assert refused("list", ours.token("list", ("x" * MAX_LENGTH,)))
+    """[HUB-continuation] Node takes 16 KB of headers at most; and none is given that would be refused."""
+    values = ("я" * 4_096, "é" * 4_096, "\x00" * 4_096)
+    assert ours.position("list", ours.token("list", values)) == values
+    with pytest.raises(HubError, match="cannot be continued"):
+        ours.token("list", (secrets.token_hex(MAX_LENGTH),))
+    assert refused("list", ours.token("list", (1,)) + "A" * MAX_LENGTH)

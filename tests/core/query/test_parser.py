@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from methodhub.core.errors import ErrorCode, HubError
+from methodhub.core.query.builder import MAX_GROUPS, MAX_PATHS
 from methodhub.core.query.parser import MAX_LENGTH, parse_condition, parse_query
 from methodhub.core.query.tree import (
     UNDEFINED,
@@ -309,6 +310,30 @@ def test_a_long_chain_is_no_nesting() -> None:
     found = where(" OR ".join(["a = 1"] * 900))
     assert isinstance(found, Or)
     assert len(found.operands) == 900
+
+
+def test_what_a_condition_may_name_is_bounded() -> None:
+    """[HUB-query-size] Each property is several KB of the database's text; system properties are columns."""
+    assert where(" OR ".join(["tags.a = 1"] * MAX_PATHS)) is not None
+    assert where(" OR ".join(["deviceId = 'd'"] * 400)) is not None
+    for text in (
+        " OR ".join(["tags.a = 1"] * (MAX_PATHS + 1)),
+        " AND ".join(["NOT IS_DEFINED(properties.desired.a) OR -tags.b + 1 IN [1]"] * (MAX_PATHS // 2 + 1)),
+    ):
+        with pytest.raises(HubError, match="tags and properties; at most 150"):
+            parse_query(f"SELECT * FROM devices WHERE {text}")
+
+
+def test_what_groups_may_name_is_bounded() -> None:
+    """[HUB-query-size]"""
+    names = [f"tags.t{number}" for number in range(MAX_GROUPS + 1)]
+    for text in (
+        f"SELECT count() FROM devices GROUP BY {', '.join(names)}",
+        f"SELECT {', '.join(f'max({name}) AS m{at}' for at, name in enumerate(names))} FROM devices",
+    ):
+        with pytest.raises(HubError, match="names 17 columns; at most 16"):
+            parse_query(text)
+    parse_query(f"SELECT count() FROM devices GROUP BY {', '.join(names[:-1])}")
 
 
 def test_the_parser_is_not_loaded_before_it_is_needed() -> None:

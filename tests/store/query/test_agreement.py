@@ -167,8 +167,9 @@ def test_the_deepest_and_the_longest_query_run(world: World) -> None:
     """[HUB-query-nesting]"""
     world.fill([(identity("d"), Twin(Target("d"), 2, {"a": 1.0}))])
     for where in (
-        " OR ".join(["tags.a=1"] * 600),
-        " AND ".join(["tags.a=1"] * 580),
+        " OR ".join(["tags.a=1"] * 150),
+        " AND ".join(["tags.a=1"] * 150),
+        " OR ".join(["deviceId='d'"] * 500),
         f"1 IN [{','.join('1' * 3500)}]",
         "NOT " * 12 + "tags.a = 1",
         "IS_BOOL(" * 13 + "tags.a" + ")" * 13,

@@ -48,7 +48,7 @@ async def change(request: Request) -> Response:
 
 async def regenerate(request: Request) -> Response:
     """200 if all were changed, 207 if some were, 400 if none was."""
-    services = demand(request, Action.DEVICES_WRITE)
+    services = demand(request, Action.DEVICES_WRITE, ("devices",))
     policy_key, names, targets = parse_regeneration(await read_body(request, services.limits.body))
     await count_items(request, len(targets))
     outcomes = await services.bulk.regenerate(targets, names)

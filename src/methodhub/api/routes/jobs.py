@@ -27,6 +27,9 @@ from methodhub.iothub.jobs import (
     progress_event,
 )
 
+UNKNOWN = "unknown"
+OTHER_TYPES = {UNKNOWN, "export", "import", "backup"}
+"""Names of the original's of which there is no job here (`wire/service.md` 4.2)."""
 HEARTBEAT = 15.0
 """Seconds of silence after which a watcher gets a comment."""
 
@@ -80,6 +83,8 @@ async def page(request: Request) -> Response:
     services = demand(request, Action.JOBS_READ)
     query = {name.lower(): value for name, value in request.query_params.items()}
     type_text, status_text = query.get("jobtype"), query.get("jobstatus")
+    if (type_text or "").lower() in OTHER_TYPES or (status_text or "").lower() == UNKNOWN:
+        return answer(jobs_json([], None, request.headers.get("user-agent", "")), {"x-ms-item-type": "JobResponse"})
     job_type = parse_name(JobType, type_text, "jobType") if type_text else None
     status = parse_status(status_text) if status_text else None
     subject = f"jobs {job_type} {status}"

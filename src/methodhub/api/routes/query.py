@@ -40,7 +40,7 @@ def query_routes() -> list[Route]:
 
 
 async def query(request: Request) -> Response:
-    services = demand(request, Action.TWINS_READ)
+    services = demand(request, Action.TWINS_READ, ("devices",))
     body = await read_body(request, services.limits.body)
     limit = item_count(request)
     continuation = request.headers.get(CONTINUATION) or None

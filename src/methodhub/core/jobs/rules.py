@@ -77,11 +77,15 @@ def check_job_id(job_id: str) -> None:
     """[HUB-job-id] `wire/service.md` 4.1. Raises 400004."""
     if JOB_ID.fullmatch(job_id) is None:
         raise argument_invalid(f"The job id {job_id[:70]!r} is not {JOB_ID_RULE}.")
+    if job_id == "query":
+        raise argument_invalid("No job can have the id 'query': its path is that of the list of jobs.")
 
 
 def check_condition(condition: str) -> None:
     if not condition.strip():
         raise argument_invalid("queryCondition is missing or empty; * means all devices.")
+    if "\0" in condition:
+        raise argument_invalid("queryCondition holds a NUL character.")
     if len(condition) > CONDITION_LIMIT:
         raise argument_invalid(f"queryCondition has {len(condition)} characters of at most {CONDITION_LIMIT}.")
 

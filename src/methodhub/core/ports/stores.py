@@ -136,7 +136,7 @@ class IdentityStore(Protocol):
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         """Apply changes in their order, in one transaction; for each, whether its condition held. One that did not
-        leaves its own rows alone and stops no other."""
+        leaves its own rows alone and stops no other; but behind an identity that was not replaced its twin is not."""
         ...
 
     async def statistics(self) -> RegistryStatistics: ...

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 MAX_NESTING = 16
 """Levels. SQLite's parser holds 100 symbols, and a level of a query is several."""
+MAX_PATHS = 150
+"""Tags and properties that a condition may name; each costs the database's text of the query several KB."""
+MAX_GROUPS = 16
+"""Properties to group by, and aggregates."""
 MAX_TOP = 2**31 - 1
 FUNCTIONS = {
     "IS_DEFINED": 1,
@@ -105,6 +109,9 @@ class Builder:
             raise (group_by if query.columns is None else columns).wrong("of devices.jobs, SELECT * is all there is")
         if not query.is_grouped:
             return
+        for part, count in ((group_by, len(query.group_by)), (columns, len(query.columns or ()))):
+            if count > MAX_GROUPS:
+                raise part.wrong(f"a query of groups names {count} columns; at most {MAX_GROUPS} are allowed")
         if query.columns is None:
             raise columns.wrong("SELECT * and GROUP BY do not go together")
         for (part, _), column in zip(columns.value, query.columns, strict=True):
@@ -125,7 +132,13 @@ class Builder:
 
     def _condition(self, collection: Part, where: Part) -> tree.Condition:
         given = where.value
-        return tree.Condition(collection.value, None if given is None else named(given, collection.value))
+        if given is None:
+            return tree.Condition(collection.value)
+        found = named(given, collection.value)
+        paths = tree.count_paths(found)
+        if paths > MAX_PATHS:
+            raise where.wrong(f"the condition names {paths} tags and properties; at most {MAX_PATHS} are allowed")
+        return tree.Condition(collection.value, found)
 
     # --- clauses -------------------------------------------------------------------------------------------------
 

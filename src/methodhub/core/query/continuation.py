@@ -7,11 +7,13 @@ import binascii
 import hashlib
 import hmac
 import json
+import zlib
 from collections.abc import Sequence
 
 from methodhub.core.errors import ErrorCode, HubError
 
-MAX_LENGTH = 16_384
+MAX_LENGTH = 12_288
+"""Characters. Node takes 16 KB of headers at most."""
 Position = tuple[str | float | int | bool | None, ...]
 """Where a page ended. What it means is the list's."""
 
@@ -21,9 +23,16 @@ class Continuations:
         self._secret = secret
 
     def token(self, subject: str, position: Position) -> str:
-        """`subject` is the list that the position is of, such as a query's text."""
-        data = json.dumps(position, separators=(",", ":")).encode()
-        return base64.urlsafe_b64encode(self._signature(subject, data) + data).decode()
+        """`subject` is the list that the position is of, such as a query's text. Raises 400004 where it would be longer
+        than a header may be."""
+        text = json.dumps(position, separators=(",", ":"), ensure_ascii=False)
+        data = zlib.compress(text.encode("utf-8", "surrogatepass"))
+        made = base64.urlsafe_b64encode(self._signature(subject, data) + data).decode()
+        if len(made) > MAX_LENGTH:
+            raise HubError(
+                ErrorCode.ArgumentInvalid, "The list cannot be continued behind values as long as those of this page."
+            )
+        return made
 
     def position(self, subject: str, token: str) -> Position:
         """[HUB-continuation] Raises 400004 unless the token was made here, and for the same list."""
@@ -34,7 +43,8 @@ class Continuations:
         signature, data = raw[:32], raw[32:]
         if not hmac.compare_digest(signature, self._signature(subject, data)):
             raise HubError(ErrorCode.ArgumentInvalid, "x-ms-continuation is none that this hub gave for this list.")
-        position: Sequence[str | float | int | bool | None] = json.loads(data)
+        text = zlib.decompress(data).decode("utf-8", "surrogatepass")
+        position: Sequence[str | float | int | bool | None] = json.loads(text)
         return tuple(position)
 
     def _signature(self, subject: str, data: bytes) -> bytes:

@@ -30,6 +30,10 @@ Constant = str | float | bool | Undefined | None
 """A literal. Every number is a double, as in JSON."""
 
 
+DOCUMENTS = {"tags", "properties"}
+"""What a path begins with that leads into a document."""
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
     """A property, without the name of its collection. System names are spelled in camelCase."""
@@ -135,6 +139,21 @@ class Query:
     def is_grouped(self) -> bool:
         """Whether rows are groups of documents, not documents."""
         return bool(self.group_by) or any(isinstance(column.value, Aggregate) for column in self.columns or ())
+
+
+def count_paths(expression: Expression) -> int:
+    """How many properties of documents an expression names, each as often as it does; others are columns."""
+    match expression:
+        case Path(steps):
+            return steps[0] in DOCUMENTS
+        case Negative(operand) | Not(operand) | Membership(operand):
+            return count_paths(operand)
+        case And(operands) | Or(operands) | Call(_, operands):
+            return sum(map(count_paths, operands))
+        case Arithmetic(_, left, right) | Comparison(_, left, right):
+            return count_paths(left) + count_paths(right)
+        case _:
+            return 0
 
 
 # --- its text ----------------------------------------------------------------------------------------------------

@@ -37,6 +37,11 @@ ATTEMPTS = 20
 """How often a change that asks for no etag is tried while others change the same."""
 
 
+def may_exist(target: Target) -> bool:
+    """The store is not asked for what can be no id: PostgreSQL refuses some of it."""
+    return all(ID_PATTERN.fullmatch(part) for part in target if part)
+
+
 class Registry:
     def __init__(
         self,
@@ -87,7 +92,7 @@ class Registry:
             return self.in_memory(target)
         except KeyError:
             seen = self._changes
-        if not all(ID_PATTERN.fullmatch(part) for part in target if part):
+        if not may_exist(target):
             return None
         identity = await self._store.get(target)
         if self._changes == seen:  # else a write overtook the read: do not remember what may be old
@@ -119,7 +124,7 @@ class Registry:
         """
         if target.module_id:
             await self.get(target.device)
-        stored = await self._store.get(target)
+        stored = await self._store.get(target) if may_exist(target) else None
         if stored is None:
             raise not_found(target)
         return stored

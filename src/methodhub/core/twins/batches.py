@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from methodhub.core.ports import StoreUnavailable
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -14,7 +16,8 @@ LARGEST = 200
 
 
 class Batches(Generic[Item, Result]):
-    """`work` takes some items and gives a result for each, in their order; where it fails, it fails for all of them."""
+    """`work` takes some items and gives a result for each, in their order; where it fails for several, each is done
+    alone."""
 
     def __init__(self, work: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]) -> None:
         self._work = work
@@ -34,13 +37,26 @@ class Batches(Generic[Item, Result]):
         while self._waiting:
             batch, self._waiting = self._waiting[:LARGEST], self._waiting[LARGEST:]
             try:
-                results = await self._work([item for item, _ in batch])
+                await self._do(batch)
             except Exception as error:  # noqa: BLE001 - who waits is told
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-            else:
-                for (_, future), result in zip(batch, results, strict=True):
-                    if not future.done():
-                        future.set_result(result)
+                if len(batch) == 1 or isinstance(error, StoreUnavailable):
+                    self._tell(batch, error)
+                    continue
+                for single in batch:  # one of them is to blame
+                    try:
+                        await self._do([single])
+                    except Exception as own:  # noqa: BLE001
+                        self._tell([single], own)
         self._task = None
+
+    async def _do(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        results = await self._work([item for item, _ in batch])
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    @staticmethod
+    def _tell(batch: list[tuple[Item, asyncio.Future[Result]]], error: Exception) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(error)

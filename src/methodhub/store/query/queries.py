@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select, tuple_
@@ -26,6 +27,10 @@ from methodhub.store.tables import device_jobs, identities, jobs, twins
 from methodhub.store.twins import twin_of
 
 QUERY_SECONDS = 30.0
+PART = 250
+"""Rows that are read at once."""
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+"""Of twins; a page that has more ends after the part that brought it there."""
 NUMERIC_VALUE_OUT_OF_RANGE = "22003"
 """PostgreSQL's word for it; SQLite goes on with an infinite number."""
 
@@ -50,10 +55,21 @@ class SqlQueries:
         if query.top is not None:
             limit = min(limit, query.top - taken)
         pages = self._pages(query.condition)
-        rows = await self._rows(lambda: pages.of(query, tuple(key), limit + 1))
-        found = [pages.row(query, row) for row in rows[:limit]]
-        more = len(rows) > limit and taken + limit != query.top
-        return Page(found, (taken + limit, *pages.key(query, rows[limit - 1])) if more else None)
+        rows: list[Row[Any]] = []
+        # [HUB-query-bytes] Groups are made anew for each part, and small.
+        part = limit if query.is_grouped else PART
+        more = True
+        while more and len(rows) < limit and sum(map(size_of, rows)) < MAX_PAGE_BYTES:
+            wanted = min(part, limit - len(rows))
+            behind = pages.key(query, rows[-1]) if rows else tuple(key)
+            some = await self._rows(partial(pages.of, query, behind, wanted + 1))
+            rows += some[:wanted]
+            more = len(some) > wanted
+        found = [pages.row(query, row) for row in rows]
+        taken += len(rows)
+        if not more or taken == query.top:
+            return Page(found, None)
+        return Page(found, (taken, *pages.key(query, rows[-1])))
 
     async def select_targets(self, condition: Condition, after: Target | None, limit: int) -> list[Target]:
         pages = self._pages(condition)
@@ -76,7 +92,8 @@ class SqlQueries:
 
         def work(connection: Connection) -> Sequence[Row[Any]]:
             try:
-                return connection.execute(statement).all()
+                # Not kept compiled: there are as many as there are texts, and a long one has a megabyte.
+                return connection.execute(statement, execution_options={"compiled_cache": None}).all()
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) == NUMERIC_VALUE_OUT_OF_RANGE:
                     raise OutOfRange from error
@@ -85,6 +102,10 @@ class SqlQueries:
                 raise
 
         return await self._database.query(work, self._seconds)
+
+
+def size_of(row: Row[Any]) -> int:
+    return sum(len(value) for value in row if isinstance(value, str | bytes))
 
 
 class Pages:
