@@ -339,6 +339,37 @@ def test_the_headers_of_an_answer(shared: RunningHub, device: Device) -> None:
         assert bad.headers["iothub-errorcode"] == "DeviceNotFound"
 
 
+def test_a_path_tells_all_of_its_verbs(shared: RunningHub) -> None:
+    with Caller(shared) as caller:
+        for path, verbs in (("/devices/d1", "DELETE, GET, HEAD, PUT"), ("/twins/d1", "GET, HEAD, PATCH, PUT")):
+            answer = caller.ask("OPTIONS", path)
+            assert (answer.status, answer.headers["allow"]) == (405, verbs)
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n"])
+def test_a_request_names_one_host(shared: RunningHub, hosts: bytes) -> None:
+    """[HTTP 3.2]"""
+    with Caller(shared) as caller:
+        caller.send(b"GET /devices/d1 HTTP/1.1\r\n" + hosts + b"\r\n")
+        assert caller.response().status == 400
+        assert caller.rest() == b""
+
+
+def test_an_error_that_nobody_expected_leaves_the_connection_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunningHub(tmp_path) as hub, Caller(hub, "iothubowner") as caller:
+        hub.create_device("d1")
+
+        async def fails(*_: object) -> None:
+            raise RuntimeError("nobody expected this")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(hub.hub.registry, "read", fails)
+            assert caller.ask("GET", "/devices/d1").status == 500
+        assert caller.ask("GET", "/devices/d1").status == 200
+
+
 def test_the_method_override_counts_before_the_right(shared: RunningHub) -> None:
     """[HUB-override] A POST that means DELETE needs the right to delete, on any path."""
     with Caller(shared) as owner, Caller(shared, "registryRead") as reader:

@@ -33,3 +33,17 @@ def test_a_hub_without_its_database_does_not_start_and_tells_no_password(tmp_pat
     with pytest.raises(StartError, match=r"postgresql://127\.0\.0\.1:1/hub cannot be used") as caught:
         asyncio.run(domain.open())
     assert "s3cret" not in str(caught.value)
+
+
+def test_what_postgresql_cannot_hold_is_nobody_elses_trouble(tmp_path: Path, postgresql: Callable[[], str]) -> None:
+    """An id with NUL made others' look-ups fail, and calls with them."""
+    with RunningHub(tmp_path, in_memory=False, database_url=postgresql()) as hub, hub.admin() as client:
+        client.put("/devices/d", json={"deviceId": "d"}).raise_for_status()
+        for path in ("/devices/a%00b", "/devices/d/modules/a%00b", "/twins/a%00b"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["iothub-errorcode"][-8:]) == (404, "NotFound"), answer.text
+        etag = {"If-Match": "*"}
+        assert client.delete("/devices/a%00b", headers=etag).status_code == 404
+        job = {"jobId": "j", "type": "scheduleDeviceMethod", "cloudToDeviceMethod": {"methodName": "m"}}
+        answer = client.put("/jobs/v2/j", json=job | {"queryCondition": "deviceId = 'd'\0"})
+        assert (answer.status_code, answer.headers["iothub-errorcode"]) == (400, "ArgumentInvalid")

@@ -155,6 +155,18 @@ def test_scopes_go_by_whole_segments(shared: RunningHub, caller: Caller, scope: 
     assert (status(caller, token, path, "GET" if path.startswith("/devices") else "POST") != 401) == allowed
 
 
+@pytest.mark.parametrize("name", ["keys", "query"])
+def test_a_device_that_is_named_as_a_route_opens_no_route(shared: RunningHub, caller: Caller, name: str) -> None:
+    """Its owner could rotate everybody's keys, or read everybody's twin."""
+    token = header(signed(shared, quote(f"{shared.address}/devices/{name}", safe=""), "iothubowner"))
+    regeneration = b'{"policyKey": "primaryKey", "devices": [{"id": "d1"}]}'
+    for path, body in (
+        ("/devices/keys/regenerate", regeneration),
+        ("/devices/query", b'{"query": "SELECT * FROM devices"}'),
+    ):
+        assert caller.ask("POST", f"{path}?api-version=2021-04-12", body, Authorization=token).status == 401
+
+
 # --- time --------------------------------------------------------------------------------------------------------
 
 

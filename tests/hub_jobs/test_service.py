@@ -106,6 +106,8 @@ def test_lists_are_paged_and_filtered(timed: RunningHub, back_end: BackEnd) -> N
     other_list = back_end.caller.ask("GET", "/jobs/v2/query", **more)
     assert name(other_list) == (400, "ArgumentInvalid")
     assert name(back_end.caller.ask("GET", "/jobs/v2/query?jobStatus=nonsense")) == (400, "ArgumentInvalid")
+    for asked in ("jobStatus=unknown", "jobType=unknown", "jobType=import&jobStatus=completed", "jobType=Export"):
+        assert ask(back_end, f"?{asked}") == []  # names of which the original knows, and no job has
 
 
 def ask(back_end: BackEnd, query: str, **headers: str) -> Any:

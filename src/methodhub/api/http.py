@@ -240,11 +240,11 @@ class HttpConnection(HttpToolsProtocol):
         limit = self.services.limits.head
         if self._raw_bytes > limit and sum(len(name) + len(value) for name, value in self.headers) > limit:
             raise ValueError("the head is too large")  # it came at once with what was checked before
-        self._in_head = False
-        self._fields = fields = dict(self.headers)
         is_old = self.parser.get_http_version() == "1.0"
         if not is_old and len({value for name, value in self.headers if name == b"host"}) != 1:
-            raise ValueError("a request names one Host")
+            raise ValueError("a request of HTTP/1.1 names one Host")
+        self._in_head = False
+        self._fields = fields = dict(self.headers)
         self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue" and not is_old
         method = self.parser.get_method()
         if method == b"POST":  # [HUB-override] before anything is decided by the verb

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from methodhub.core.ports import StoreUnavailable
 from methodhub.core.twins.batches import LARGEST, Batches
 
 
@@ -54,6 +55,30 @@ def test_what_fails_fails_for_its_batch_alone() -> None:
     failed, later = asyncio.run(run())
     assert [type(each) for each in failed] == [ValueError, ValueError]
     assert later == "3"
+
+
+def test_one_that_fails_takes_no_other_along() -> None:
+    """But where the store is away, nobody is asked again one by one."""
+
+    async def work(items: Sequence[int]) -> list[str]:
+        asked.append(list(items))
+        if 13 in items:
+            raise ValueError("thirteen")
+        if 99 in items:
+            raise StoreUnavailable("away")
+        return [str(item) for item in items]
+
+    async def run(*items: int) -> list[str | BaseException]:
+        asked.clear()
+        batches = Batches(work)
+        return list(await asyncio.gather(*map(batches.do, items), return_exceptions=True))
+
+    asked: list[list[int]] = []
+    one, bad, two = asyncio.run(run(1, 13, 2))
+    assert (one, type(bad), two) == ("1", ValueError, "2")
+    assert asked == [[1, 13, 2], [1], [13], [2]]
+    assert [type(each) for each in asyncio.run(run(1, 99))] == [StoreUnavailable] * 2
+    assert asked == [[1, 99]]
 
 
 def test_who_is_cancelled_holds_up_nobody() -> None:
