@@ -1,3 +1,3 @@
 """MethodHub: a self-hosted hub, wire-compatible with the direct methods of Azure IoT Hub."""
 
-__version__ = "0.6.0"
+__version__ = "0.6.1"

@@ -50,6 +50,8 @@ class Link:
     role: str
     credit: int = 0
     """What this side has given, if it receives."""
+    of_the_hub: int = -1
+    """The hub's handle."""
     count: int = 0
     """Deliveries so far."""
 
@@ -167,6 +169,7 @@ class AmqpPeer(Peer):
     def attach(self, session: Session, role: str, address: str | None, name: str = "", other: str = "x") -> Link:
         link = self.ask_attach(session, role, address, name, other)
         answer = self.expect(frames.ATTACH)
+        link.of_the_hub = answer.field(1)
         terminus = answer.field(6 if role == "sender" else 5)
         assert terminus is not None and terminus.value[0] == address, answer
         return link

@@ -160,10 +160,8 @@ def test_a_device_that_is_named_as_a_route_opens_no_route(shared: RunningHub, ca
     """Its owner could rotate everybody's keys, or read everybody's twin."""
     token = header(signed(shared, quote(f"{shared.address}/devices/{name}", safe=""), "iothubowner"))
     regeneration = b'{"policyKey": "primaryKey", "devices": [{"id": "d1"}]}'
-    for path, body in (
-        ("/devices/keys/regenerate", regeneration),
-        ("/devices/query", b'{"query": "SELECT * FROM devices"}'),
-    ):
+    query = b'{"query": "SELECT * FROM devices"}'
+    for path, body in (("/devices/keys/regenerate", regeneration), ("/devices/query", query)):
         assert caller.ask("POST", f"{path}?api-version=2021-04-12", body, Authorization=token).status == 401
 
 

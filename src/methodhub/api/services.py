@@ -104,7 +104,7 @@ def authenticate(services: ApiServices, header: bytes | None) -> Principal:
     try:
         if is_bearer(header):
             if services.bearer is None:
-                raise AuthenticationError("bearer tokens are not taken: no issuer is configured")
+                raise AuthenticationError("no issuer of bearer-tokens is configured")
             return services.bearer.authenticate(header)
         return services.policies.authenticate(header, parse_token(header.decode("latin-1")), now)
     except (MalformedToken, AuthenticationError) as error:

@@ -268,7 +268,7 @@ class Settings(BaseSettings):
     plaintext: bool = setting(
         False,
         "true or false; true only with a loopback address as bind",
-        "Serve both listeners without TLS. For measurements; no SDK connects to it.",
+        "Serve without TLS on each port. For measurements; no SDK connects to it.",
     )
 
     @classmethod

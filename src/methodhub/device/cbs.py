@@ -8,7 +8,7 @@ import structlog
 
 from methodhub.core.access import AuthenticationError
 from methodhub.core.errors import HubError
-from methodhub.device.grants import Grant, Grants, TooManyTokens
+from methodhub.device.grants import Grant, Grants, TooManyTokens, named_by
 from methodhub.iothub.amqp import MAX_PUT_TOKEN_IDENTITIES, SAS_TOKEN_TYPE, TOKEN_TYPES
 from methodhub.wire.amqp.events import LinkAttached
 from methodhub.wire.amqp.messages import AmqpValue, Message
@@ -36,10 +36,10 @@ async def _judge(grants: Grants, message: Message, peer: str) -> tuple[Grant | N
     try:
         return await grants.put(body.value), 200, "OK"
     except AuthenticationError as error:
-        log.info("token refused", reason=str(error), peer=peer)
+        log.info("token refused", target=named_by(body.value), reason=str(error), peer=peer)
         return None, 401, "Unauthorized access. The token is not accepted."
     except HubError as error:
-        log.info("token refused", reason=error.message, peer=peer)
+        log.info("token refused", target=named_by(body.value), reason=error.message, peer=peer)
         return None, error.code.http_status, error.message
     except TooManyTokens:
         return None, 403, f"A connection holds at most {MAX_PUT_TOKEN_IDENTITIES} tokens."

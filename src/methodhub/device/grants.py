@@ -51,6 +51,14 @@ def target_of(paths: tuple[tuple[str, ...], ...]) -> list[Target]:
     return targets
 
 
+def named_by(text: str) -> str:
+    """Whom a token says it is for, for the log; empty where it cannot be read."""
+    try:
+        return ", ".join(map(str, target_of(parse_token(text).paths[:1])))
+    except MalformedToken:
+        return ""
+
+
 class Grants:
     """The tokens of one connection, by what they are for: a newer one for the same replaces it [HUB-token-renewal]."""
 
@@ -92,7 +100,7 @@ class Grants:
         """[HUB-bearer-amqp] Whose it is, and that it lets a back end in: nobody speaks for a device with it."""
         bearer = self._services.bearer
         if bearer is None:
-            raise AuthenticationError("bearer tokens are not taken: no issuer is configured")
+            raise AuthenticationError("no issuer of bearer-tokens is configured")
         principal = await bearer.authenticate_later(text.encode("latin-1", "replace"))
         if not principal.actions & ACTIONS_OF_RIGHT[Right.SERVICE_CONNECT]:
             raise AuthenticationError(f"{principal.name!r} may do nothing that a back end does over AMQP")

@@ -39,7 +39,13 @@ UpdateTwin = Annotated[
 ]
 Where = Annotated[str | None, typer.Option(metavar="CONDITION", help="Which devices: what follows WHERE in a query.")]
 All = Annotated[bool, typer.Option("--all", help="Every device.")]
-At = Annotated[str | None, typer.Option(metavar="TIME", help="When to start, such as 2027-01-31T06:00. Default: now.")]
+At = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="When to start, such as 2027-01-31T06:00, which is local time, or 2027-01-31T05:00Z. Default: now.",
+    ),
+]
 For = Annotated[
     int | None,
     typer.Option("--for", min=1, metavar="SECONDS", help="How long to wait for devices that are away. Default: 3600."),
