@@ -15,6 +15,7 @@ from methodhub.core.ports import QueryTooSlow
 from methodhub.core.query.page import OutOfRange, Page
 from methodhub.core.query.parser import parse_condition, parse_query
 from methodhub.core.twins.model import Twin
+from methodhub.store.query import queries
 from methodhub.store.query.documents import DOCUMENTS
 from methodhub.store.query.expressions import Expressions
 from methodhub.store.query.queries import Pages, SqlQueries
@@ -187,6 +188,27 @@ def test_ids_are_looked_up_in_the_primary_key(world: World, where: str) -> None:
         assert "SEARCH identities USING" in found and "(device_id" in found, found
     else:
         assert "Index Cond" in found and "device_id" in found.split("Index Cond")[1].split("\n")[0], found
+
+
+def test_a_page_ends_when_it_is_large(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HUB-query-bytes] After the part that brought it there; TOP counts over all pages."""
+    monkeypatch.setattr(queries, "PART", 3)
+    monkeypatch.setattr(queries, "MAX_PAGE_BYTES", 4_000)
+    world.fill([stored(f"d{number:02}", text="x" * 1_000) for number in range(20)])
+    for query, total in ((ALL, 20), (parse_query("SELECT TOP 8 * FROM devices"), 8)):
+        sizes, seen = [], []
+        page = world.page(query, None, 100)
+        while True:
+            sizes.append(len(page.rows))
+            seen += ids(page)
+            if page.next is None:
+                break
+            page = world.page(query, page.next, 100)
+        assert seen == [f"d{number:02}" for number in range(total)]
+        assert max(sizes) == 6
+    assert len(world.page(ALL, None, 4).rows) == 4
+    monkeypatch.setattr(queries, "MAX_PAGE_BYTES", 10**9)
+    assert len(world.page(ALL, None, 100).rows) == 20
 
 
 def test_a_slow_query_is_cut(world: World, runner: asyncio.Runner) -> None:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 MAX_NESTING = 16
 """Levels. SQLite's parser holds 100 symbols, and a level of a query is several."""
 MAX_PATHS = 150
-"""Tags and properties that a condition may name; each costs the database's text of the query several KB."""
+"""[HUB-query-size] Tags and properties that a condition may name; each is several KB of the database's text."""
 MAX_GROUPS = 16
-"""Properties to group by, and aggregates."""
+"""[HUB-query-size] Properties to group by, and aggregates."""
 MAX_TOP = 2**31 - 1
 FUNCTIONS = {
     "IS_DEFINED": 1,
