@@ -31,9 +31,8 @@ from methodhub.core.query.tree import (
     Or,
     Path,
     Query,
-    condition_text,
-    query_text,
 )
+from tests.core.query.text import condition_text, query_text
 from tests.core.query.trees import any_expressions, queries
 
 MAYBE = st.none() | any_expressions

@@ -49,13 +49,13 @@ class Node:
 
     async def enroll(self, *, alone: bool) -> None:
         """Under a new id: what an earlier life of this node had leased is not this one's."""
+        await self._compare_clocks()
         begun = self._clock.monotonic()
         self._lives += 1
         node_id = f"{self.name}-{self._lives}"
         await self._store.enroll(node_id, LIFE, alone)
         self.node_id = node_id
         self._sure_until = begun + LIFE
-        await self._compare_clocks()
         self.on_enrolled()
 
     async def renew(self) -> None:
