@@ -260,3 +260,46 @@ def test_callers_of_other_nodes_devices_are_told_when_a_node_stops(
             a.on_loop(at_once.set)
             assert caller.response().code == 404104
             stopping.result(PATIENCE)
+
+
+def test_workers_do_not_share_their_ports_with_another_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HUB-workers] Half of the devices would have come to it."""
+    monkeypatch.setattr("methodhub.server.workers.PORT_PATIENCE", 0.0)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        settings = Settings(data_dir=tmp_path, bind="127.0.0.1", https_port=port, workers=2)
+        with pytest.raises(StartError, match=f"https cannot listen on 127.0.0.1:{port}: another program"):
+            asyncio.run(Workers(settings, []).start())
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[HUB-workers] For want of open files, say."""
+    monkeypatch.setattr("methodhub.server.workers.RESTART_WAIT", 0.0)
+    program = "import sys; print('{}', flush=True); sys.stdin.read()"
+
+    async def scenario() -> None:
+        workers = Workers(Settings(data_dir=tmp_path), [sys.executable, "-c", program])
+        begin = workers._begin
+        failures = [OSError("too many open files")] * 2
+        again = asyncio.Event()
+
+        async def begin_at_last(number: int, url: str) -> asyncio.subprocess.Process:
+            if failures and ready.done():
+                raise failures.pop()
+            if ready.done():
+                again.set()
+            return await begin(number, url)
+
+        monkeypatch.setattr(workers, "_begin", begin_at_last)
+        ready = workers._launch(0, "nats://127.0.0.1")
+        async with asyncio.timeout(PATIENCE):
+            await ready
+            workers._processes[0].kill()
+            await again.wait()
+            assert not failures
+            await workers.stop(asyncio.Event())
+
+    asyncio.run(scenario())

@@ -33,6 +33,9 @@ URL_OPTIONS = {"--database-url": "database_url", "--nats-url": "nats_url"}
 """What may hold a password: goes to workers in the environment."""
 ASK_TIMEOUT = 2.0
 """Seconds that one worker waits for another's metrics."""
+PORT_PATIENCE = 2.0
+PORT_PAUSE = 0.1
+"""Seconds that a port may still be in use, and between two looks."""
 RESTART_WAIT = 0.2
 """Seconds after a worker ended by itself."""
 
@@ -84,7 +87,7 @@ class Workers:
 
     async def start(self) -> ReadyFacts:
         """Returns when all of them are ready. Raises StartError."""
-        self._check_ports()
+        await self._check_ports()
         await self._prepare()
         url = self._settings.nats_url
         if url is None:
@@ -98,18 +101,26 @@ class Workers:
         await asyncio.gather(*(self._launch(number, url) for number in range(1, self._settings.workers)))
         return facts_of(facts)
 
-    def _check_ports(self) -> None:
+    async def _check_ports(self) -> None:
+        """[HUB-workers] Workers share their ports, and would with another hub. Those of a process that was killed have
+        their moment to end."""
         settings = self._settings
         ports = {
             "https": HTTPS_PORT if settings.https_port is None else settings.https_port,
             "mqtt": settings.mqtt_port,
             "amqp": settings.amqp_port,
         }
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + PORT_PATIENCE
         for name, port in ports.items():
-            try:
-                check_free(name, settings.bind, port)
-            except BindError as error:
-                raise StartError(str(error)) from error
+            while True:
+                try:
+                    check_free(name, settings.bind, port)
+                    break
+                except BindError as error:
+                    if loop.time() > patience:
+                        raise StartError(str(error)) from error
+                await asyncio.sleep(PORT_PAUSE)
 
     def _launch(self, number: int, url: str) -> asyncio.Future[dict[str, Any]]:
         ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
