@@ -18,7 +18,7 @@ LOCK_NAME = "methodhub.lock"
 OWN = {LOCK_NAME, "methodhub.db", "ca.pem", "ca-key.pem"}
 """By one of these a directory is known as a hub's."""
 FOREIGN = {"lost+found"}
-"""What the root of a volume holds that nobody has used."""
+"""What the root of a volume holds that nobody has used. What a login leaves, and an export, are no objection either."""
 
 
 def on_socket(path: Path) -> httpx.AsyncHTTPTransport:
@@ -72,8 +72,9 @@ class DataDirectory:
     def __init__(self, path: Path) -> None:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            held = {entry.name for entry in path.iterdir()} - FOREIGN
-            if held and not held & OWN:
+            names = {entry.name for entry in path.iterdir()}
+            held = {name for name in names - FOREIGN if not name.startswith(".") and not name.endswith(".jsonl")}
+            if held and not names & OWN:
                 raise StartError(
                     f"The data directory {path} is neither empty nor a hub's. Choose another with --data-dir."
                 )

@@ -346,7 +346,7 @@ def test_a_path_tells_all_of_its_verbs(shared: RunningHub) -> None:
             assert (answer.status, answer.headers["allow"]) == (405, verbs)
 
 
-@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n"])
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n", b"Host: a\r\n" * 2])
 def test_a_request_names_one_host(shared: RunningHub, hosts: bytes) -> None:
     """[HTTP 3.2]"""
     with Caller(shared) as caller:

@@ -103,7 +103,7 @@ class ResponseHeaders:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
-            if not answered:  # else it was told and logged (`on_unexpected`), and the connection is good
+            if not (answered and scope["state"].get("told")):  # else the connection is good
                 raise
 
 
@@ -147,6 +147,7 @@ async def on_store_unavailable(request: Request, error: Exception) -> Response:
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
+    request.state.told = True
     log.error("request failed", path=request.url.path, request_id=request.state.request_id, exc_info=error)
     wrapped = HubError(ErrorCode.ServerError, "The hub failed unexpectedly; its log has the details.")
     return await on_hub_error(request, wrapped)

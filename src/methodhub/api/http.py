@@ -241,7 +241,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._raw_bytes > limit and sum(len(name) + len(value) for name, value in self.headers) > limit:
             raise ValueError("the head is too large")  # it came at once with what was checked before
         is_old = self.parser.get_http_version() == "1.0"
-        if not is_old and len({value for name, value in self.headers if name == b"host"}) != 1:
+        if not is_old and sum(name == b"host" for name, _ in self.headers) != 1:
             raise ValueError("a request of HTTP/1.1 names one Host")
         self._in_head = False
         self._fields = fields = dict(self.headers)

@@ -211,7 +211,7 @@ class NatsBus:
 
     def _subscribed(self, epoch: int) -> None:
         """The server has read everything; a first time it is asked who else is there."""
-        if self._around.hub and epoch == 1:
+        if self._around.hub and not self._completed.is_set():
             self._post.to_all(RollCalled(self.node, 0, False))
             asyncio.get_running_loop().call_later(LOOK_AROUND, self._complete, epoch)
         else:
@@ -223,6 +223,7 @@ class NatsBus:
             self._completed.set()
             self._beat()
             if epoch > 1:
+                self._missed()  # once more: something may have happened between the first look and the subscriptions
                 self.waiters.wake_all()  # what was claimed meanwhile was announced to nobody here
 
     def line_down(self) -> None:

@@ -88,8 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _usage(error, "--json" in arguments)
     except (typer.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
-    except SystemExit:  # whoever read the output has seen enough, such as `head`
-        return ExitCode.DONE
+    except SystemExit:
+        # Whoever read the output has seen enough, such as `head`; but a hub that serves has not ended well.
+        return ExitCode.UNEXPECTED if "serve" in arguments[:1] else ExitCode.DONE
     except Exception as error:  # noqa: BLE001 - the last resort: a line instead of a traceback
         from methodhub.log import mask_text
 

@@ -226,12 +226,11 @@ def _unlink_stale(path: Path) -> None:
 
 def check_free(name: str, host: str, port: int) -> None:
     """Whether nobody listens there: processes that share their ports would share them with another hub, too. Raises
-    BindError if somebody does; what else is wrong is told when the port is bound."""
+    BindError."""
     for family, _, _, _, address in dict.fromkeys(
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     ):
         try:
             _bind_inet(family, address, shared=False).close()
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise _bind_error(name, f"{host}:{port}", port, error) from error
+            raise _bind_error(name, f"{host}:{port}", port, error) from error

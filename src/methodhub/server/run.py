@@ -21,12 +21,10 @@ from methodhub.server.background import first_of
 from methodhub.server.certificates import prepare_authority
 from methodhub.server.domain import Domain
 from methodhub.server.hub import Hub
-from methodhub.server.workers import run_workers, this_worker
+from methodhub.server.workers import SAME_MOMENT, run_workers, this_worker
 
 log = structlog.get_logger()
 
-SAME_MOMENT = 0.2
-"""Seconds within which two signals to a worker are one: systemd tells it, and its parent does."""
 AT_ONCE = 2.0
 """Seconds after a second signal until the process ends, whatever hangs."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from methodhub.bus.server import OwnServer
 from methodhub.config import SOCKET_NAME, Settings
 from methodhub.metrics import Metrics, OfWorkers
 from methodhub.net.listener import BindError, check_free
-from methodhub.net.listeners import HTTPS_PORT
+from methodhub.net.listeners import FALLBACK_HTTPS_PORT, HTTPS_PORT
 from methodhub.process import ReadyFacts, StartError, Worker, on_socket
 from methodhub.server.background import first_of
 from methodhub.server.domain import Domain
@@ -36,6 +38,8 @@ ASK_TIMEOUT = 2.0
 PORT_PATIENCE = 2.0
 PORT_PAUSE = 0.1
 """Seconds that a port may still be in use, and between two looks."""
+SAME_MOMENT = 0.2
+"""Seconds within which two signals to a worker are one: systemd tells it, and its parent does."""
 RESTART_WAIT = 0.2
 """Seconds after a worker ended by itself."""
 
@@ -105,22 +109,25 @@ class Workers:
         """[HUB-workers] Workers share their ports, and would with another hub. Those of a process that was killed have
         their moment to end."""
         settings = self._settings
-        ports = {
-            "https": HTTPS_PORT if settings.https_port is None else settings.https_port,
-            "mqtt": settings.mqtt_port,
-            "amqp": settings.amqp_port,
-        }
+        ports = {"https": settings.https_port or HTTPS_PORT, "mqtt": settings.mqtt_port}
+        if find_spec("proton") is not None:
+            ports["amqp"] = settings.amqp_port
         loop = asyncio.get_running_loop()
         patience = loop.time() + PORT_PATIENCE
         for name, port in ports.items():
-            while True:
-                try:
-                    check_free(name, settings.bind, port)
-                    break
-                except BindError as error:
-                    if loop.time() > patience:
-                        raise StartError(str(error)) from error
+            while (error := self._taken(name, port)) is not None:
+                if loop.time() > patience:
+                    raise StartError(str(error)) from error
                 await asyncio.sleep(PORT_PAUSE)
+
+    def _taken(self, name: str, port: int) -> BindError | None:
+        try:
+            check_free(name, self._settings.bind, port)
+        except BindError as error:
+            if error.reason == "permission" and port == HTTPS_PORT and self._settings.https_port is None:
+                return self._taken(name, FALLBACK_HTTPS_PORT)
+            return error if error.reason == "in_use" else None  # else it is told when the port is bound
+        return None
 
     def _launch(self, number: int, url: str) -> asyncio.Future[dict[str, Any]]:
         ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -181,23 +188,35 @@ class Workers:
         self._stopping = True
         self._signal()
         again = asyncio.create_task(at_once.wait())
-        again.add_done_callback(lambda task: None if task.cancelled() else self._signal())
+        again.add_done_callback(lambda task: None if task.cancelled() else self._signal_at_once())
         if self._tasks:
             await asyncio.wait(self._tasks)
         again.cancel()
         if self._nats is not None:
             await self._nats.stop()
-        return max((process.returncode or 0 for process in self._processes.values()), default=0)
+        return max((exit_code(process.returncode) for process in self._processes.values()), default=0)
 
     def _tell_if_stopping(self, process: asyncio.subprocess.Process) -> None:
         if self._stopping:
             process.terminate()
+
+    def _signal_at_once(self) -> None:
+        """Once more when a worker takes it for another signal than the first."""
+        self._signal()
+        asyncio.get_running_loop().call_later(2 * SAME_MOMENT, self._signal)
 
     def _signal(self) -> None:
         for process in self._processes.values():
             if process.returncode is None:
                 with suppress(ProcessLookupError):
                     process.terminate()
+
+
+def exit_code(code: int | None) -> int:
+    """As of a worker that was told to stop, also before it could listen to that."""
+    if code is None or code == -signal.SIGTERM:
+        return 0
+    return code if code >= 0 else 128 - code
 
 
 def worker_arguments(given: Sequence[str]) -> list[str]:

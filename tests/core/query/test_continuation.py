@@ -62,6 +62,7 @@ def test_a_token_has_its_length() -> None:
     """[HUB-continuation] Node takes 16 KB of headers at most; and none is given that would be refused."""
     values = ("я" * 4_096, "é" * 4_096, "\x00" * 4_096)
     assert ours.position("list", ours.token("list", values)) == values
+    assert base64.urlsafe_b64decode(ours.token("list", (1, "é")))[32:] == b'[1,"\\u00e9"]'  # as 0.6.0 reads it
     with pytest.raises(HubError, match="cannot be continued"):
         ours.token("list", (secrets.token_hex(MAX_LENGTH),))
     assert refused("list", ours.token("list", (1,)) + "A" * MAX_LENGTH)

@@ -95,11 +95,13 @@ class Recorder:
                 some = reports[start : start + 2 * BATCH]
                 write = partial(self._store.record, node_id, some, self._clock.wall())
                 try:
-                    self._recorded(some, await self._patience.persist(write))
+                    progress = await self._patience.persist(write)
                 except Exception:  # whatever it is: without an outcome a device of a job would run for ever
                     log.exception("outcomes of jobs were not written; trying again", devices=len(some))
                     self._reports.setdefault(node_id, []).extend(some)
                     await self._patience.pause(LONGEST_PAUSE)
+                else:
+                    self._recorded(some, progress)
 
     async def drain(self) -> None:
         """Return when everything is written."""

@@ -56,13 +56,14 @@ class SqlQueries:
             limit = min(limit, query.top - taken)
         pages = self._pages(query.condition)
         rows: list[Row[Any]] = []
+        compiled: dict[Any, Any] = {}
         # [HUB-query-bytes] Groups are made anew for each part, and small.
         part = limit if query.is_grouped else PART
         more = True
         while more and len(rows) < limit and sum(map(size_of, rows)) < MAX_PAGE_BYTES:
             wanted = min(part, limit - len(rows))
             behind = pages.key(query, rows[-1]) if rows else tuple(key)
-            some = await self._rows(partial(pages.of, query, behind, wanted + 1))
+            some = await self._rows(partial(pages.of, query, behind, wanted + 1), compiled)
             rows += some[:wanted]
             more = len(some) > wanted
         found = [pages.row(query, row) for row in rows]
@@ -86,14 +87,17 @@ class SqlQueries:
     def _pages(self, condition: Condition) -> Pages:
         return Pages(Expressions(DOCUMENTS[self._database.dialect], condition.collection))
 
-    async def _rows(self, build: Callable[[], Select[Any]]) -> Sequence[Row[Any]]:
+    async def _rows(
+        self, build: Callable[[], Select[Any]], compiled: dict[Any, Any] | None = None
+    ) -> Sequence[Row[Any]]:
+        """`compiled` keeps statements for those that differ in their values only."""
         # A long one takes half a second to build: the loop has better to do.
         statement = await asyncio.to_thread(build)
 
         def work(connection: Connection) -> Sequence[Row[Any]]:
             try:
                 # Not kept compiled: there are as many as there are texts, and a long one has a megabyte.
-                return connection.execute(statement, execution_options={"compiled_cache": None}).all()
+                return connection.execute(statement, execution_options={"compiled_cache": compiled}).all()
             except DBAPIError as error:
                 if getattr(error.orig, "sqlstate", None) == NUMERIC_VALUE_OUT_OF_RANGE:
                     raise OutOfRange from error
