@@ -39,13 +39,17 @@ class Changes:
         outcomes: list[bool] = []
         refused: set[Target] = set()
         for run in runs(changes):
-            able = [change for change in run if not (isinstance(change, ReplaceTwin) and target_of(change) in refused)]
-            done = iter(self._steps[type(run[0])](connection, able) if able else ())
-            for change in run:
-                held = next(done) if change in able else False
-                if isinstance(change, ReplaceIdentity):
+            able = run
+            if refused and isinstance(run[0], ReplaceTwin):
+                able = [change for change in run if target_of(change) not in refused]
+            done = self._steps[type(run[0])](connection, able) if able else []
+            if len(able) < len(run):
+                told = iter(done)
+                done = [target_of(change) not in refused and next(told) for change in run]
+            if isinstance(run[0], ReplaceIdentity):
+                for change, held in zip(run, done, strict=True):
                     (refused.discard if held else refused.add)(target_of(change))
-                outcomes.append(held)
+            outcomes += done
         return outcomes
 
     def _inserts(self, connection: Connection, run: list[InsertIdentity]) -> list[bool]:
