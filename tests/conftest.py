@@ -11,12 +11,14 @@ from hypothesis import settings
 
 from methodhub.store.database import open_database
 from tests.clock import ManualClock
-from tests.harness import RunningHub
+from tests.harness import RunningHub, log_to_output
 from tests.postgres import PostgresServer, running_server
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("methodhub", deadline=None)
 settings.load_profile("methodhub")
+
+log_to_output()
 
 
 @pytest.fixture

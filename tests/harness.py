@@ -14,12 +14,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
+import structlog
 import uvloop
 
 from methodhub.bus.local import LocalBus
@@ -36,6 +37,21 @@ PATIENCE = 20.0
 """Seconds until a test gives up waiting for an event."""
 
 _numbers = count(2)
+
+
+class Output(structlog.PrintLogger):
+    """The log of hubs that run in threads while pytest exchanges and closes `sys.stdout`: what is said in that moment
+    is lost, and must not fail in the middle of a hub."""
+
+    def msg(self, message: str) -> None:
+        with suppress(ValueError):
+            super().msg(message)
+
+    log = debug = info = warning = error = critical = exception = msg
+
+
+def log_to_output() -> None:
+    structlog.configure(logger_factory=lambda *_: Output())
 
 
 def new_address() -> str:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from methodhub import log
 from methodhub.core.access import Policy, Right
 from methodhub.iothub.sas import build_token
+from tests.harness import log_to_output
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def restored() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+    log_to_output()
 
 
 @pytest.fixture(params=["json", "console"])

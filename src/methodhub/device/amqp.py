@@ -136,9 +136,9 @@ class AmqpConnection(EventConnection[Event]):
             attachment, target.attachment = target.attachment, None
             target.twin = None
             if attachment is not None:
+                attachment.end()
                 if reason is not None:
                     log.info("device connection closed", target=str(target.target), reason=reason)
-                attachment.end()
         self._links.clear()
 
     # --- time ----------------------------------------------------------------------------------------------------

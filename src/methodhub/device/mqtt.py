@@ -304,10 +304,10 @@ class MqttConnection(EventConnection[Event]):
                 deadline.cancel_deadline()
         self._keep_alive = self._token_end = None
         self._twin = None
-        if self._attachment is not None:
-            if reason is not None and not self._attachment.ended:
-                log.info("device connection closed", target=str(self.target), reason=reason)
+        if self._attachment is not None and not self._attachment.ended:
             self._attachment.end()
+            if reason is not None:
+                log.info("device connection closed", target=str(self.target), reason=reason)
 
     # --- the port DeviceConnection -------------------------------------------------------------------------------
 
