@@ -12,15 +12,20 @@ from methodhub.device.sequence import Sequence
 
 
 class Recorder:
-    """`waits`: how many turns of the loop each event waits for; 0 for those that are done at once."""
+    """`waits`: how many turns of the loop each event waits for; 0 for those that are done at once, -1 for those that
+    fail."""
 
     def __init__(self, waits: dict[int, int]) -> None:
         self.waits = waits
         self.log: list[str] = []
-        self.sequence: Sequence[int] = Sequence(self._handle, lambda: self.log.append("resumed"))
+        self.sequence: Sequence[int] = Sequence(
+            self._handle, lambda: self.log.append("resumed"), lambda: self.log.append("failed")
+        )
 
     def _handle(self, event: int) -> None:
         self.log.append(f"begin {event}")
+        if self.waits.get(event) == -1:
+            raise ValueError(event)
         if self.waits.get(event):
             self.sequence.wait_for(self._wait(event))
 
@@ -46,6 +51,22 @@ def test_each_begins_when_the_one_before_has_ended(waits: list[int]) -> None:
             expected += [f"begin {event}"] + ([f"end {event}"] if turns else [])
         assert [line for line in recorder.log if line != "resumed"] == expected
         assert not recorder.sequence.is_waiting
+
+    asyncio.run(run())
+
+
+def test_an_event_that_fails_is_told_and_holds_up_nothing() -> None:
+    """Nor one that waited: what is behind it would have waited for ever."""
+
+    async def run() -> None:
+        recorder = Recorder({1: 2, 2: -1, 4: -1})
+        for event in range(6):
+            recorder.sequence.add(event)
+        await recorder.idle()
+        assert not recorder.sequence.is_waiting
+        assert recorder.log == [
+            "begin 0", "begin 1", "end 1", "begin 2", "failed", "begin 3", "begin 4", "failed", "begin 5", "resumed"
+        ]  # fmt: skip
 
     asyncio.run(run())
 

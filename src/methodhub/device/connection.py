@@ -39,7 +39,7 @@ class EventConnection(asyncio.Protocol, Generic[E]):
         self._services = services
         self._stream = stream
         self._pump = protocol
-        self._sequence: Sequence[E] = Sequence(self._handle_safely, self._resume)
+        self._sequence: Sequence[E] = Sequence(self._handle, self._resume, self._fail)
 
     def _handle(self, event: E) -> None:
         raise NotImplementedError
@@ -53,12 +53,6 @@ class EventConnection(asyncio.Protocol, Generic[E]):
         log.exception("device connection failed", peer=self._stream.peer.address)
         self._end()
         self._stream.abort()
-
-    def _handle_safely(self, event: E) -> None:
-        try:
-            self._handle(event)
-        except Exception:  # noqa: BLE001 - the connection would hang
-            self._fail()
 
     async def _guarded(self, step: Awaitable[None]) -> None:
         try:

@@ -11,13 +11,15 @@ E = TypeVar("E")
 
 
 class Sequence(Generic[E]):
-    """`handle` takes an event; it calls `wait_for` for what has to wait. `resumed` is told when nothing waits."""
+    """`handle` takes an event; it calls `wait_for` for what has to wait. `resumed` is told when nothing waits; `failed`,
+    in the exception's handler, when an event failed."""
 
-    __slots__ = ("_handle", "_queue", "_resumed", "_task")
+    __slots__ = ("_failed", "_handle", "_queue", "_resumed", "_task")
 
-    def __init__(self, handle: Callable[[E], None], resumed: Callable[[], None]) -> None:
+    def __init__(self, handle: Callable[[E], None], resumed: Callable[[], None], failed: Callable[[], None]) -> None:
         self._handle = handle
         self._resumed = resumed
+        self._failed = failed
         self._queue: deque[E] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -27,7 +29,10 @@ class Sequence(Generic[E]):
 
     def add(self, event: E) -> None:
         if self._queue is None:
-            self._handle(event)
+            try:
+                self._handle(event)
+            except Exception:  # noqa: BLE001 - whatever waits behind it would wait for ever
+                self._failed()
         else:
             self._queue.append(event)
 
@@ -41,7 +46,7 @@ class Sequence(Generic[E]):
         self._task = None
         waiting, self._queue = self._queue or deque(), None
         while waiting:
-            self._handle(waiting.popleft())
+            self.add(waiting.popleft())
             if self.is_waiting:  # that one waits, too: the rest goes behind it
                 self._queue = waiting
                 return
@@ -55,7 +60,7 @@ class Sequence(Generic[E]):
         """No more events. Lets go of its owner: a cycle would keep the owner's TLS until the collector runs."""
         if self._task is not None:
             self._task.cancel()
-        self._handle = self._resumed = _nothing
+        self._handle = self._resumed = self._failed = _nothing
 
 
 def _nothing(*_: object) -> None:
