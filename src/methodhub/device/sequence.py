@@ -11,8 +11,8 @@ E = TypeVar("E")
 
 
 class Sequence(Generic[E]):
-    """`handle` takes an event; it calls `wait_for` for what has to wait. `resumed` is told when nothing waits; `failed`,
-    in the exception's handler, when an event failed."""
+    """`handle` takes an event; it calls `wait_for` for what has to wait. `resumed` is told when nothing waits; `failed`
+    when an event failed, in the exception's handler."""
 
     __slots__ = ("_failed", "_handle", "_queue", "_resumed", "_task")
 
