@@ -208,6 +208,13 @@ def test_a_presence_that_another_node_wrote_over_is_found_by_comparison(pair: Pa
         assert is_connected(pair.a, name)
 
 
+def test_a_node_without_tls_is_one_of_them(pair: Pair, tmp_path: Path) -> None:
+    """For measurements."""
+    urls = {"database_url": pair.a.settings.database_url, "nats_url": pair.a.settings.nats_url}
+    with RunningHub(tmp_path, None, None, in_memory=False, plaintext=True, **urls) as node:
+        pair.a.until(lambda: node.hub.node.name in pair.a.hub._nats.roster.live())  # type: ignore[union-attr]
+
+
 def test_nobody_waits_for_a_node_that_could_not_start(pair: Pair, tmp_path: Path) -> None:
     nodes = pair.a.run(pair.a.hub.job_store.live_nodes(0.0))
     of_the_pair = pair.a.settings

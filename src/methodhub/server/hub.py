@@ -126,7 +126,8 @@ class Hub(Domain):
         await self.scheduler.start()
         if self.is_shared:
             self.background.every(RECHECK_INTERVAL, self.truth.recheck)
-            self.background.every(RECHECK_INTERVAL, self.certificates.recheck)
+            if tls is not None:
+                self.background.every(RECHECK_INTERVAL, self.certificates.recheck)
             if self.throttles is not None:
                 self.background.every(SHARE_INTERVAL, self.throttles.take_share)
         self.ready = True
