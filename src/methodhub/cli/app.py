@@ -110,10 +110,11 @@ def _fail(failure: Failure, as_json: bool) -> int:
 
 def _usage(error: typer.TyperException, as_json: bool) -> int:
     """Typer's own complaint about the command line. It shows help by raising, where a group got no verb."""
-    message = " ".join(error.format_message().split()).replace("Value error, ", "")
+    message = error.format_message()
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
-        note(error.format_message())
+        note(message)
         return ExitCode.USAGE
+    message = " ".join(message.split()).replace("Value error, ", "")
     hint = f" (see: {context.command_path} --help)" if context is not None else ""
     return _fail(Failure(ExitCode.USAGE, f"{message}{hint}"), as_json)

@@ -102,16 +102,20 @@ SPEAKING = {"data_dir", "database_url", "nats_url", "hostname", "proxy_networks"
 """Settings whose checks say themselves what is wrong."""
 
 
+def field_of(name: str) -> str:
+    """The setting that the name of an assignment means, however it is spelled."""
+    return name.strip().replace("-", "_")
+
+
 def _from_assignments(assignments: Sequence[str], problems: list[str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for text in assignments:
         name, equals, value = text.partition("=")
-        name = name.strip()
-        field = name.replace("-", "_")
+        field = field_of(name)
         if not equals:
             problems.append(f"--set {text}: must read name=value")
         elif field not in Settings.model_fields:
-            problems.append(_unknown(name, "--set"))
+            problems.append(_unknown(name.strip(), "--set"))
         else:
             found[field] = value.strip()
     return found

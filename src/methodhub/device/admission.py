@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -101,16 +103,25 @@ def check_host(services: DeviceServices, user_name: UserName) -> None:
         )
 
 
-async def find_identity(services: DeviceServices, target: Target) -> tuple[Identity, Identity]:
+@contextmanager
+def asking(failure: str, target: Target, reason: str) -> Iterator[None]:
+    """[HUB-connack] Where the store cannot tell, the device is to come again."""
     try:
+        yield
+    except HubError:
+        raise
+    except Exception as error:
+        if isinstance(error, StoreUnavailable):
+            log.warning(failure, target=str(target), error=str(error))
+        else:
+            log.exception(failure, target=str(target))
+        raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, reason) from None
+
+
+async def find_identity(services: DeviceServices, target: Target) -> tuple[Identity, Identity]:
+    with asking("identity look-up failed", target, "the identity registry is away"):
         device = await services.registry.find(target.device)
         identity = await services.registry.find(target) if target.module_id else device
-    except StoreUnavailable as error:
-        log.warning("identity look-up failed", target=str(target), error=str(error))
-        raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the identity registry is away") from None
-    except Exception:
-        log.exception("identity look-up failed", target=str(target))
-        raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the identity registry is away") from None
     if device is None or identity is None:
         raise Refused(ConnectReturnCode.NOT_AUTHORIZED, f"there is no identity {str(target)!r}")
     return identity, device
@@ -149,17 +160,9 @@ async def wait_turn(throttles: Throttles) -> None:
 
 async def recall_session(services: DeviceServices, identity: Identity, clean: bool) -> Session | None:
     """[MQTT-3.1.2-4] [MQTT-3.1.2-6] The stored session, or with CleanSession=1 none and what was stored is dropped."""
-    try:
+    with asking("device session could not be read", identity.target, "the session store is away"):
         session = await services.store.session(identity.target, identity.generation_id)
         if session is not None and clean:
             await services.store.delete_session(identity.target)
             return None
-    except HubError:
-        raise
-    except StoreUnavailable as error:
-        log.warning("device session could not be read", target=str(identity.target), error=str(error))
-        raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the session store is away") from None
-    except Exception:
-        log.exception("device session could not be read", target=str(identity.target))
-        raise Refused(ConnectReturnCode.SERVER_UNAVAILABLE, "the session store is away") from None
     return session

@@ -18,7 +18,7 @@ import structlog
 
 from methodhub.bus.line import LineFailure
 from methodhub.bus.server import OwnServer
-from methodhub.config import SOCKET_NAME, Settings
+from methodhub.config import SOCKET_NAME, Settings, field_of
 from methodhub.metrics import Metrics, OfWorkers
 from methodhub.net.listener import BindError, check_free
 from methodhub.net.listeners import FALLBACK_HTTPS_PORT, HTTPS_PORT
@@ -230,7 +230,7 @@ def worker_arguments(given: Sequence[str]) -> list[str]:
                 next(arguments, None)
         elif name == "--set":
             setting = value if has_value else next(arguments, "")
-            if setting.partition("=")[0].strip().replace("-", "_") not in URL_OPTIONS.values():
+            if field_of(setting.partition("=")[0]) not in URL_OPTIONS.values():
                 kept += ["--set", setting]
         else:
             kept.append(argument)

@@ -39,17 +39,12 @@ class Changes:
         outcomes: list[bool] = []
         refused: set[Target] = set()
         for run in runs(changes):
-            able = run
-            if refused and isinstance(run[0], ReplaceTwin):
-                able = [change for change in run if target_of(change) not in refused]
+            able = [change for change in run if not (isinstance(change, ReplaceTwin) and target_of(change) in refused)]
             done = self._steps[type(run[0])](connection, able) if able else []
-            if len(able) < len(run):
-                told = iter(done)
-                done = [target_of(change) not in refused and next(told) for change in run]
+            held = {target_of(change) for change, is_done in zip(able, done, strict=True) if is_done}
             if isinstance(run[0], ReplaceIdentity):
-                for change, held in zip(run, done, strict=True):
-                    (refused.discard if held else refused.add)(target_of(change))
-            outcomes += done
+                refused = (refused | set(map(target_of, run))) - held
+            outcomes += [target_of(change) in held for change in run]
         return outcomes
 
     def _inserts(self, connection: Connection, run: list[InsertIdentity]) -> list[bool]:

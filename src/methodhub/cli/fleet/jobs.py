@@ -279,8 +279,8 @@ def job_results(
     """Print what each device answered, or why it did not; with --json a line per device."""
     quoted = job.replace("\\", "\\\\").replace("'", "\\'")
     condition = " AND status = 'failed'" if failed else ""
-    run(data_dir_of(data_dir), lambda hub: hub.call("GET", "jobs", "v2", job))  # one that is not there has no results
-    show_query(data_dir, f"SELECT * FROM devices.jobs WHERE jobId = '{quoted}'{condition}", as_json)  # noqa: S608
+    text = f"SELECT * FROM devices.jobs WHERE jobId = '{quoted}'{condition}"  # noqa: S608
+    show_query(data_dir, text, as_json, about=("jobs", "v2", job))
 
 
 @job_app.command("cancel", epilog="Example: methodhub job cancel job-1")

@@ -25,11 +25,14 @@ def print_lines(items: list[Item]) -> None:
         typer.echo(json.dumps(item, ensure_ascii=False))
 
 
-def show_query(data_dir: DataDir, text: str, as_json: bool) -> None:
-    """Print what a query finds: JSON lines page by page, or one table in the end."""
+def show_query(data_dir: DataDir, text: str, as_json: bool, about: tuple[str, ...] = ()) -> None:
+    """Print what a query finds: JSON lines page by page, or one table in the end. `about`: the path of what must be
+    there, or the query has no meaning."""
     content = json.dumps({"query": text}).encode()
 
     async def work(hub: Hub) -> tuple[str, list[Item]]:
+        if about:
+            await hub.call("GET", *about)
         kind, found = "", []
         async for item_type, page in hub.pages("POST", "devices", "query", content=content):
             kind = item_type

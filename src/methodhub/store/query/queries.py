@@ -59,12 +59,13 @@ class SqlQueries:
         compiled: dict[Any, Any] = {}
         # [HUB-query-bytes] Groups are made anew for each part, and small.
         part = limit if query.is_grouped else PART
-        more = True
-        while more and len(rows) < limit and sum(map(size_of, rows)) < MAX_PAGE_BYTES:
+        size, more = 0, True
+        while more and len(rows) < limit and size < MAX_PAGE_BYTES:
             wanted = min(part, limit - len(rows))
             behind = pages.key(query, rows[-1]) if rows else tuple(key)
             some = await self._rows(partial(pages.of, query, behind, wanted + 1), compiled)
             rows += some[:wanted]
+            size += sum(map(size_of, some[:wanted]))
             more = len(some) > wanted
         found = [pages.row(query, row) for row in rows]
         taken += len(rows)
